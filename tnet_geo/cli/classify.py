@@ -1,0 +1,44 @@
+"""`tnet-geo classify`: answer every site."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from typer import Exit, Option
+
+import tnet_geo
+from tnet_geo.cli.evaluate import Split
+from tnet_geo.cli.show import show
+
+__all__ = ["classify"]
+
+
+def classify(
+    archive: Annotated[Path, Option(help="Archive of pyramids.")],
+    manifest: Annotated[Path, Option(help="Table of sites.")],
+    bundle: Annotated[Path, Option(help="Trained model.")],
+    out: Annotated[Path, Option("--out", "-o", help="Results; a second run adds what is missing.")],
+    split: Annotated[Split | None, Option(help="Only these sites.")] = None,
+    workers: Annotated[int | None, Option(help="Processes; one per usable core by default.", min=1)] = None,
+    scheduler: Annotated[str | None, Option(help="Address of a running Dask scheduler.")] = None,
+    json: Annotated[bool, Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Answer every site of a manifest.
+
+    Only the tiles that a walk looks at are read. Sites that cannot be answered are set aside with their
+    reason (exit status 3).
+
+    Example: tnet-geo classify --archive ARCHIVE --manifest sites.parquet --bundle BUNDLE -o RESULTS
+    """
+    report = tnet_geo.classify(
+        archive=archive,
+        manifest=manifest,
+        bundle=bundle,
+        out=out,
+        split=None if split is None else split.value,
+        workers=workers,
+        scheduler=scheduler,
+    )
+    show(report, as_json=json)
+    raise Exit(report.exit_code)

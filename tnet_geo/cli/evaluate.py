@@ -1,0 +1,41 @@
+"""`tnet-geo evaluate`: the walk beside its rivals."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+from typer import Argument, Option
+
+import tnet_geo
+from tnet_geo.cli.show import show
+
+__all__ = ["Split", "evaluate"]
+
+
+class Split(StrEnum):
+    """Parts of a manifest."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+def evaluate(
+    run_dir: Annotated[Path, Argument(metavar="RUN", help="Folder of a finished training run.")],
+    archive: Annotated[Path | None, Option(help="Archive, instead of the run's.")] = None,
+    manifest: Annotated[Path | None, Option(help="Table of sites, instead of the run's.")] = None,
+    split: Annotated[Split, Option(help="Which sites.")] = Split.test,
+    out: Annotated[Path | None, Option("--out", "-o", help="JSON file for the figures.")] = None,
+    json: Annotated[bool, Option("--json", help="Print the figures as JSON.")] = False,
+) -> None:
+    """Compare the walk with three rivals.
+
+    Accuracy, tiles, bytes and seconds per site of the walk, and of rivals trained on the same sites: the root
+    tile alone, random walks with as many tiles, and a dense sliding window at native resolution.
+
+    Example: tnet-geo evaluate runs/first -o evaluation.json
+    """
+    figures = tnet_geo.evaluate(run_dir, archive=archive, manifest=manifest, split=split.value, out=out)
+    show(figures, as_json=json)

@@ -1,0 +1,254 @@
+"""Every way in which tnet-geo says no, as one tree.
+
+    TnetGeoError                exit 1: a defect, unless a branch below says better
+    +-- UsageError              exit 2: the command line is wrong
+    +-- SetAside                exit 3 of the run that survives it: one item has no result
+    |   +-- SourceUnreadable      a raster cannot be opened or decoded
+    |   +-- TileUnreadable        a stored tile is missing or damaged
+    |   +-- SceneMissing          the archive has no sealed pyramid of a scene
+    |   +-- SiteMismatch          a site's pixels are not what the bundle was trained on
+    +-- Refused                 exit 4: nothing was written
+    |   +-- InvalidManifest       a table of sites breaks the schema
+    |   +-- NoImages              a folder holds nothing to classify
+    |   +-- InvalidRunFile        a run file has an unknown key or an impossible value
+    |   +-- InvalidArchive        a folder is no archive, or one of another version
+    |   +-- ArchiveMismatch       an archive was built for other settings
+    |   +-- InvalidBundle         a folder is no bundle, or one of another version
+    |   +-- OutputExists          the output would overwrite something
+    |   +-- InvalidResults        a folder holds no results
+    |   +-- QueryRefused          a question that is not one SELECT, or that failed
+    +-- Incomplete              exit 1: answered + set aside is not what was selected
+    +-- NoFinerLevel            a native tile has no children
+
+One sentence each: what is wrong, in which item, what to do. Facts travel in `args`, so that errors
+survive pickling between workers.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArchiveMismatch",
+    "Incomplete",
+    "InvalidArchive",
+    "InvalidBundle",
+    "InvalidManifest",
+    "InvalidResults",
+    "InvalidRunFile",
+    "NoFinerLevel",
+    "NoImages",
+    "OutputExists",
+    "QueryRefused",
+    "Refused",
+    "SceneMissing",
+    "SetAside",
+    "SiteMismatch",
+    "SourceUnreadable",
+    "TileUnreadable",
+    "TnetGeoError",
+    "UsageError",
+]
+
+
+class TnetGeoError(Exception):
+    """Root of the tree; `exit_code` is what the command line ends with."""
+
+    exit_code = 1
+
+
+class UsageError(TnetGeoError):
+    """The command line is wrong."""
+
+    exit_code = 2
+
+
+class SetAside(TnetGeoError):
+    """One item has no result; the others go on, and the run ends with 3."""
+
+    exit_code = 3
+
+
+class SourceUnreadable(SetAside):
+    """A raster cannot be opened, or some of its pixels cannot be decoded."""
+
+    def __init__(self, source: str, cause: str) -> None:
+        super().__init__(source, cause)
+        self.source, self.cause = source, cause
+
+    def __str__(self) -> str:
+        return f"{self.source} cannot be read ({self.cause}): replace the file or drop its sites."
+
+
+class TileUnreadable(SetAside):
+    """A tile's chunks are missing or damaged; it is never answered with zeros."""
+
+    def __init__(self, scene_id: str, tile: str, cause: str) -> None:
+        super().__init__(scene_id, tile, cause)
+        self.scene_id, self.tile, self.cause = scene_id, tile, cause
+
+    def __str__(self) -> str:
+        return (
+            f"Scene {self.scene_id}, {self.tile} cannot be read ({self.cause}): delete the scene's "
+            f"folder and run `tnet-geo pyramid build` again."
+        )
+
+
+class SceneMissing(SetAside):
+    """The archive holds no sealed pyramid of this scene."""
+
+    def __init__(self, scene_id: str, archive: str) -> None:
+        super().__init__(scene_id, archive)
+        self.scene_id, self.archive = scene_id, archive
+
+    def __str__(self) -> str:
+        return (
+            f"Archive {self.archive} has no sealed pyramid of scene {self.scene_id}: build it with "
+            f"`tnet-geo pyramid build`."
+        )
+
+
+class SiteMismatch(SetAside):
+    """The pixels of a site contradict what a bundle expects, or its window leaves the scene."""
+
+    def __init__(self, site_id: str, has: str, wants: str) -> None:
+        super().__init__(site_id, has, wants)
+        self.site_id, self.has, self.wants = site_id, has, wants
+
+    def __str__(self) -> str:
+        return f"Site {self.site_id} has {self.has}, but {self.wants}."
+
+
+class Refused(TnetGeoError):
+    """Input, archive, bundle or machine does not fit; nothing was written."""
+
+    exit_code = 4
+
+
+class InvalidManifest(Refused):
+    """A table of sites breaks the schema."""
+
+    def __init__(self, manifest: str, what: str, remedy: str) -> None:
+        super().__init__(manifest, what, remedy)
+        self.manifest, self.what, self.remedy = manifest, what, remedy
+
+    def __str__(self) -> str:
+        return f"Manifest {self.manifest} {self.what}: {self.remedy}."
+
+
+class NoImages(Refused):
+    """A folder holds no image in a folder that could name its class."""
+
+    def __init__(self, root: str, suffixes: str) -> None:
+        super().__init__(root, suffixes)
+        self.root, self.suffixes = root, suffixes
+
+    def __str__(self) -> str:
+        return (
+            f"{self.root} holds no image: put {self.suffixes} files into one folder per class below it."
+        )
+
+
+class InvalidRunFile(Refused):
+    """A run file has an unknown key, or a value that cannot be."""
+
+    def __init__(self, path: str, what: str, remedy: str) -> None:
+        super().__init__(path, what, remedy)
+        self.path, self.what, self.remedy = path, what, remedy
+
+    def __str__(self) -> str:
+        return f"Run file {self.path} {self.what}: {self.remedy}."
+
+
+class InvalidArchive(Refused):
+    """A folder is no archive, or one of a format that this version does not read."""
+
+    def __init__(self, archive: str, what: str) -> None:
+        super().__init__(archive, what)
+        self.archive, self.what = archive, what
+
+    def __str__(self) -> str:
+        return f"{self.archive} {self.what}: build an archive with `tnet-geo pyramid build`."
+
+
+class ArchiveMismatch(Refused):
+    """An archive was built with other settings than those asked for."""
+
+    def __init__(self, archive: str, has: str, wants: str) -> None:
+        super().__init__(archive, has, wants)
+        self.archive, self.has, self.wants = archive, has, wants
+
+    def __str__(self) -> str:
+        return (
+            f"Archive {self.archive} was built with {self.has}, but {self.wants} is asked for: build "
+            f"another archive in a new folder, or ask for what this one has."
+        )
+
+
+class InvalidBundle(Refused):
+    """A folder is no bundle, is damaged, or has a format that this version does not read."""
+
+    def __init__(self, bundle: str, what: str) -> None:
+        super().__init__(bundle, what)
+        self.bundle, self.what = bundle, what
+
+    def __str__(self) -> str:
+        return f"Bundle {self.bundle} {self.what}: train one with `tnet-geo train`."
+
+
+class OutputExists(Refused):
+    """The output would overwrite something that this command did not make."""
+
+    def __init__(self, path: str, remedy: str = "name another output, or remove it first") -> None:
+        super().__init__(path, remedy)
+        self.path, self.remedy = path, remedy
+
+    def __str__(self) -> str:
+        return f"{self.path} exists already: {self.remedy}."
+
+
+class InvalidResults(Refused):
+    """A folder holds no finished results."""
+
+    def __init__(self, results: str, what: str) -> None:
+        super().__init__(results, what)
+        self.results, self.what = results, what
+
+    def __str__(self) -> str:
+        return f"{self.results} {self.what}: run `tnet-geo classify ... -o {self.results}`."
+
+
+class QueryRefused(Refused):
+    """The question is not one SELECT over the results, or the database refused it."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what, remedy)
+        self.what, self.remedy = what, remedy
+
+    def __str__(self) -> str:
+        return f"The query {self.what}: {self.remedy}."
+
+
+class Incomplete(TnetGeoError):
+    """Answered and set aside do not add up to what was selected: the run is red."""
+
+    def __init__(self, run: str, selected: int, answered: int, set_aside: int) -> None:
+        super().__init__(run, selected, answered, set_aside)
+        self.run, self.selected = run, selected
+        self.answered, self.set_aside = answered, set_aside
+
+    def __str__(self) -> str:
+        return (
+            f"Run {self.run} selected {self.selected} items, but has {self.answered} results and "
+            f"{self.set_aside} set aside: run the same command again, and report it if that remains."
+        )
+
+
+class NoFinerLevel(TnetGeoError):
+    """A native tile has no children."""
+
+    def __init__(self, level: int, row: int, col: int) -> None:
+        super().__init__(level, row, col)
+        self.tile = (level, row, col)
+
+    def __str__(self) -> str:
+        level, row, col = self.tile
+        return f"Tile (level {level}, row {row}, column {col}) is native and has no children."

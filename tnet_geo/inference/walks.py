@@ -1,0 +1,153 @@
+"""One walk as a state machine without I/O: which tiles it wants next, and what it has seen.
+
+The engine reads and computes for many walks at once; a walk only decides.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from tnet_geo.grid import Tile, Window, children, disjoint_tiles, footprint, root_of
+from tnet_geo.model.choice import top_children
+from tnet_geo.model.settings import WalkSettings
+from tnet_geo.pyramid.tiles import TileReader
+
+__all__ = ["SiteTask", "Walk", "candidates_of", "position_in"]
+
+
+@dataclass(frozen=True, slots=True)
+class SiteTask:
+    """One site to be walked: its window and the pyramid that holds its pixels."""
+
+    site_id: str
+    reader: TileReader
+    window: Window
+
+
+@dataclass(slots=True)
+class _Wish:
+    """A tile to look at, and how the walk came to it."""
+
+    tile: Tile
+    depth: int
+    parent: int | None
+    probability: float
+    path_log_probability: float
+
+
+def position_in(root: Tile, tile: Tile) -> tuple[float, float]:
+    """The tile's centre in its root, rows then columns: -1 and 1 are the root's edges.
+
+    >>> position_in(Tile(1, 0, 0), Tile(0, 0, 1))
+    (-0.5, 0.0)
+    """
+    scale = 2.0 ** (tile.level - root.level)
+    return (tile.row + 1) * scale - root.row - 1, (tile.col + 1) * scale - root.col - 1
+
+
+def candidates_of(tile: Tile, window: Window, validity: NDArray[np.uint8], half_px: int) -> NDArray[np.bool_]:
+    """Which of a tile's nine children touch the window and hold a valid pixel: bool [9].
+
+    `validity` [B, B] is the tile's own, so that no child has to be read to be ruled out: a child none
+    of whose pixels was valid at the parent's level is not a candidate.
+    """
+    quarter = half_px // 2
+    found = np.zeros(9, dtype=np.bool_)
+    for k, child in enumerate(children(tile)):
+        row, col = k // 3 * quarter, k % 3 * quarter
+        valid = validity[row : row + half_px, col : col + half_px].any()
+        found[k] = valid and footprint(child, half_px).touches(window)
+    return found
+
+
+class Walk:
+    """The walk of one site. `wanted` are the tiles of its next looks; empty: it has ended."""
+
+    def __init__(self, task: SiteTask, settings: WalkSettings) -> None:
+        self.task = task
+        self.root = root_of(task.window, task.reader.spec.half_px)
+        self._settings = settings
+        self._chance = np.random.default_rng([settings.seed, zlib.crc32(task.site_id.encode())])
+        self._looked: list[_Wish] = []
+        self._features: list[Tensor] = []
+        self._wishes = self._first_wishes()
+
+    def _first_wishes(self) -> list[_Wish]:
+        if self._settings.policy != "dense":
+            return [_Wish(self.root, 0, None, 1.0, 0.0)]
+        native = disjoint_tiles(self.task.window, 0, self.task.reader.spec.half_px)
+        return [_Wish(tile, self.root.level, None, 1.0, 0.0) for tile in native]
+
+    @property
+    def wanted(self) -> list[Tile]:
+        """Tiles of the next looks, distinct."""
+        return [wish.tile for wish in self._wishes]
+
+    @property
+    def depths(self) -> list[int]:
+        """Depth of every wanted tile."""
+        return [wish.depth for wish in self._wishes]
+
+    @property
+    def positions(self) -> list[tuple[float, float]]:
+        """Position of every wanted tile in the root."""
+        return [position_in(self.root, wish.tile) for wish in self._wishes]
+
+    @property
+    def looked(self) -> Sequence[_Wish]:
+        """Every look so far, in order."""
+        return self._looked
+
+    @property
+    def features(self) -> Tensor:
+        """float32 [looks, F], in the order of `looked`."""
+        return torch.cat(self._features)
+
+    def observe(self, features: Tensor, child_logits: Tensor, validity: NDArray[np.uint8]) -> None:
+        """Take in the looks at the wanted tiles and choose their children.
+
+        features [n, F], child_logits [n, 9] and validity [n, B, B] in the order of `wanted`.
+        """
+        first = len(self._looked)
+        seen, self._wishes = self._wishes, []
+        self._looked.extend(seen)
+        self._features.append(features)
+        if self._settings.policy == "dense" or seen[0].tile.level == 0 or not self._settings.keep:
+            return
+        half_px = self.task.reader.spec.half_px
+        masks = np.stack(
+            [candidates_of(wish.tile, self.task.window, valid, half_px) for wish, valid in zip(seen, validity, strict=True)]
+        )
+        scores = self._scores(child_logits)
+        picks = top_children(scores, torch.from_numpy(masks), self._settings.keep_at(seen[0].depth))
+        shares = _shares(torch.zeros_like(child_logits) if self._settings.policy == "random" else child_logits, masks)
+        wished: set[Tile] = set()  # a child of two parents is looked at once; the first parent is named
+        for n, (wish, chosen) in enumerate(zip(seen, picks, strict=True)):
+            below = children(wish.tile)
+            for k in chosen:
+                if below[k] in wished:
+                    continue
+                wished.add(below[k])
+                share = shares[n][k]
+                path = wish.path_log_probability + math.log(max(share, 1e-300))
+                self._wishes.append(_Wish(below[k], wish.depth + 1, first + n, share, path))
+
+    def _scores(self, child_logits: Tensor) -> Tensor:
+        if self._settings.policy == "random":
+            return torch.from_numpy(self._chance.random(tuple(child_logits.shape)))
+        return child_logits
+
+
+def _shares(logits: Tensor, masks: NDArray[np.bool_]) -> list[list[float]]:
+    """Softmax over each parent's candidates, in double precision; rows without any are zero."""
+    masked = logits.double().masked_fill(~torch.from_numpy(masks), -torch.inf)
+    rows: list[list[float]] = torch.softmax(masked, dim=1).nan_to_num(0.0).tolist()
+    return rows

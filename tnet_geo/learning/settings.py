@@ -1,0 +1,187 @@
+"""Run files: TOML, checked, frozen; an unknown key is refused with the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+
+from tnet_geo.errors import InvalidRunFile
+from tnet_geo.model.settings import Aggregation
+
+__all__ = [
+    "AugmentationSettings",
+    "DataSettings",
+    "DenseSettings",
+    "JointSettings",
+    "LocationSettings",
+    "ModelSettings",
+    "RivalSettings",
+    "RunSettings",
+    "Schedule",
+    "read_run",
+]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSettings(_Table):
+    """Table `[data]`: what to learn from. Paths are relative to the working directory."""
+
+    manifest: Path
+    archive: Path
+    cache_gib: PositiveFloat = 4.0
+    """Decoded scenes are kept in memory up to here; the rest is read again whenever it is needed."""
+
+
+class ModelSettings(_Table):
+    """Table `[model]`: the network."""
+
+    backbone: str = "plain"
+    """`plain`, or `timm/NAME`."""
+    weights: Path | None = None
+    """Local safetensors file with timm's key names; without it the backbone starts fresh."""
+    base_px: PositiveInt = Field(default=64, multiple_of=4)
+    aggregation: Aggregation = "gated_attention"
+
+
+class AugmentationSettings(_Table):
+    """Table `[augmentation]`: one draw per site and epoch, the same for all its tiles."""
+
+    turns: bool = True
+    """One of the eight turns and flips of the square."""
+    brightness: float = Field(default=0.06, ge=0, lt=1)
+    """Largest change, as a share of white. uint8 only."""
+    contrast: float = Field(default=0.15, ge=0, lt=1)
+    """Largest relative change. uint8 only."""
+
+
+class Schedule(_Table):
+    """One stage's optimisation: AdamW under a one-cycle rate; an epoch is one pass over the sites."""
+
+    epochs: NonNegativeInt
+    """0 skips the stage."""
+    sites_per_step: PositiveInt
+    rate: PositiveFloat
+    """Peak learning rate."""
+    warm_up: float = Field(default=0.15, gt=0, lt=1)
+    """Share of the steps in which the rate rises."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    backbone_rate: float = Field(default=1.0, ge=0)
+    """The backbone's rate as a multiple of `rate`; small for pretrained backbones."""
+
+
+class DenseSettings(Schedule):
+    """Table `[dense]`, stage A: multiple-instance training over all finest tiles."""
+
+    epochs: NonNegativeInt = 9
+    sites_per_step: PositiveInt = 4
+    rate: PositiveFloat = 3e-3
+    warm_up: float = Field(default=0.2, gt=0, lt=1)
+    tiles_with_gradient: PositiveInt = 16
+    """All tiles are seen; gradients pass through this many per site, those that win the maximum."""
+    most_tiles: PositiveInt = 256
+    """Largest bag; sites with more native tiles give a random part of them."""
+    stop_at: float = Field(default=0.98, gt=0, le=1)
+    """The stage ends when validation has reached this twice."""
+
+
+class LocationSettings(Schedule):
+    """Table `[location]`, stage B: the location head learns an order of children made from labels."""
+
+    epochs: NonNegativeInt = 12
+    sites_per_step: PositiveInt = 16
+    rate: PositiveFloat = 1.5e-3
+    detours: float = Field(default=0.2, ge=0, le=1)
+    """Share of parents at which random children are followed instead of the best."""
+    sharpness: PositiveFloat = 0.4
+    """Temperature of the order, in standard deviations of the scores."""
+    pool_steps: PositiveInt = 250
+    score_tiles: PositiveInt = 1023
+    """Most tiles per site that are scored to make the order; bounds what the stage reads."""
+
+
+class JointSettings(Schedule):
+    """Table `[joint]`, stage C: policy gradient through sampled walks."""
+
+    epochs: NonNegativeInt = 3
+    sites_per_step: PositiveInt = 16
+    rate: PositiveFloat = 5e-4
+    walks: int = Field(default=4, ge=2)
+    """Walks sampled per site; each is judged against the mean of the others."""
+    location_weight: float = Field(default=0.5, ge=0)
+    """Weight of stage B's loss at the start; it falls to zero over the stage."""
+
+
+class RivalSettings(_Table):
+    """Table `[rivals]`: what the walk is compared with, trained on the same sites."""
+
+    train: tuple[Literal["root", "random", "dense"], ...] = ("root", "random", "dense")
+    root_epochs: PositiveInt = 40
+    root_rate: PositiveFloat = 2e-3
+
+
+class RunSettings(_Table):
+    """A whole run file."""
+
+    out: Path
+    """Folder of the run: log, checkpoint, bundle, rivals."""
+    seed: NonNegativeInt = 0
+    threads: PositiveInt = 1
+    """Torch's threads; more than one only where the cores are ours alone."""
+    device: str = "auto"
+    """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
+    keep: tuple[PositiveInt, ...] = (2, 1, 1)
+    data: DataSettings
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)
+    dense: DenseSettings = Field(default_factory=DenseSettings)
+    location: LocationSettings = Field(default_factory=LocationSettings)
+    joint: JointSettings = Field(default_factory=JointSettings)
+    rivals: RivalSettings = Field(default_factory=RivalSettings)
+
+
+def read_run(path: Path, *, overrides: dict[str, Any] | None = None) -> RunSettings:
+    """A run file, with `overrides` (same tables) laid over it.
+
+    Raises:
+        InvalidRunFile: missing, no TOML, an unknown key, or a value that cannot be.
+    """
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InvalidRunFile(str(path), f"cannot be read ({error.strerror})", "name a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidRunFile(str(path), f"is not TOML ({error})", "mend that line") from error
+    for key, value in (overrides or {}).items():
+        table[key] = {**table.get(key, {}), **value} if isinstance(value, dict) else value
+    try:
+        return RunSettings.model_validate(table)
+    except ValidationError as error:
+        raise _refusal(path, error) from error
+
+
+def _refusal(path: Path, error: ValidationError) -> InvalidRunFile:
+    """The first complaint of pydantic in our words."""
+    first = error.errors()[0]
+    *tables, key = [str(part) for part in first["loc"]]
+    where = "".join(f"[{table}] " for table in tables)
+    if first["type"] != "extra_forbidden":
+        return InvalidRunFile(str(path), f"has a wrong value at {where}{key}", str(first["msg"]))
+    known = _keys_of(tables)
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0)
+    return InvalidRunFile(str(path), f"has the unknown key {where}{key}", f"did you mean {near[0]!r}?"[:-1])
+
+
+def _keys_of(tables: list[str]) -> list[str]:
+    model: type[BaseModel] = RunSettings
+    for table in tables:
+        annotation = model.model_fields[table].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            model = annotation
+    return list(model.model_fields)

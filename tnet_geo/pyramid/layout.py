@@ -1,0 +1,143 @@
+"""How one scene lies on disk: what its writer, its readers and its seal agree on."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tnet_geo.grid import last_level, level_shape
+from tnet_geo.pyramid.settings import VERSION
+from tnet_geo.pyramid.tiles import RasterSpec
+
+__all__ = ["SEAL", "SceneLayout", "read_layout"]
+
+SEAL = "zarr.json"
+"""A scene's root metadata, written last: without it the scene does not exist."""
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class SceneLayout:
+    """Everything that a scene's arrays follow from; the attribute `tnet_geo` of its seal."""
+
+    scene_id: str
+    source: str
+    """File name of the source, without its folder: folders may name classes."""
+    digest: str
+    bands: int
+    dtype: str
+    shape: tuple[int, int]
+    half_px: int
+    shard_px: int
+    codec: str
+    all_valid: bool
+    crs: str | None
+    transform: tuple[float, float, float, float, float, float] | None
+    nodata: float | None
+
+    @cached_property
+    def shapes(self) -> tuple[tuple[int, int], ...]:
+        """Rows and columns of every level, down to the first that fits into one tile."""
+        levels = range(last_level(self.shape, self.half_px) + 1)
+        return tuple(level_shape(self.shape, level) for level in levels)
+
+    def spec(self, half_px: int | None = None) -> RasterSpec:
+        """What a reader answers on a lattice of `half_px`, a multiple of the stored one."""
+        half = half_px or self.half_px
+        return RasterSpec(
+            scene_id=self.scene_id,
+            bands=self.bands,
+            dtype=self.dtype,
+            half_px=half,
+            shapes=self.shapes[: last_level(self.shape, half) + 1],
+            crs=self.crs,
+            transform=self.transform,
+            digest=self.digest,
+            all_valid=self.all_valid,
+            chunk_px=self.half_px,
+        )
+
+    def attributes(self) -> Json:
+        """As JSON; NaN, which JSON lacks, as a string."""
+        nodata = str(self.nodata) if self.nodata is not None and math.isnan(self.nodata) else self.nodata
+        return {"version": VERSION, **asdict(self), "nodata": nodata, "levels": len(self.shapes)}
+
+    @classmethod
+    def from_attributes(cls, attributes: Json) -> SceneLayout:
+        """The inverse of `attributes`. Raises: KeyError, TypeError, ValueError."""
+        facts = {key: value for key, value in attributes.items() if key not in ("version", "levels")}
+        if attributes["version"] != VERSION:
+            raise ValueError(f"format version {attributes['version']}, this software reads {VERSION}")
+        facts["shape"] = tuple(facts["shape"])
+        facts["transform"] = tuple(facts["transform"]) if facts["transform"] else None
+        facts["nodata"] = None if facts["nodata"] is None else float(facts["nodata"])
+        return cls(**facts)
+
+    def shard_shape(self, level: int) -> tuple[int, int]:
+        """Sides of a shard: a full one, or what whole chunks a smaller level needs."""
+        rows, cols = (
+            min(self.shard_px, -(-side // self.half_px) * self.half_px) for side in self.shapes[level]
+        )
+        return rows, cols
+
+    def array_metadata(self, level: int, name: str) -> Json:
+        """zarr v3 metadata of `data` [c, y, x] or `valid` [y, x] at `level`, attributes left empty."""
+        lead = [self.bands] if name == "data" else []
+        dtype = np.dtype(self.dtype) if name == "data" else np.dtype(np.uint8)
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [*lead, *self.shapes[level]],
+            "data_type": dtype.name,
+            "chunk_grid": _regular([*lead, *self.shard_shape(level)]),
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": 0.0 if dtype.kind == "f" else 0,
+            "dimension_names": [*(["c"] if lead else []), "y", "x"],
+            "attributes": {},
+            "codecs": [self._sharding([*lead, self.half_px, self.half_px], dtype)],
+        }
+
+    def _sharding(self, chunk: list[int], dtype: np.dtype[Any]) -> Json:
+        """Chunks in shards, each chunk with a checksum of its own: the index alone has one by default."""
+        order = {"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {}
+        packing = {
+            "fast": {"name": "zstd", "configuration": {"level": 1, "checksum": False}},
+            "interop": {"name": "gzip", "configuration": {"level": 1}},
+        }[self.codec]
+        return {
+            "name": "sharding_indexed",
+            "configuration": {
+                "chunk_shape": chunk,
+                "codecs": [{"name": "bytes"} | order, packing, {"name": "crc32c"}],
+                "index_codecs": [
+                    {"name": "bytes", "configuration": {"endian": "little"}},
+                    {"name": "crc32c"},
+                ],
+                "index_location": "end",
+            },
+        }
+
+
+def _regular(shape: list[int]) -> Json:
+    return {"name": "regular", "configuration": {"chunk_shape": shape}}
+
+
+def read_layout(scene: Path) -> SceneLayout:
+    """The layout of the sealed scene in folder `scene`.
+
+    Raises:
+        FileNotFoundError: there is no seal.
+        ValueError: the seal is damaged, or of another version.
+    """
+    text = (scene / SEAL).read_bytes()
+    try:
+        return SceneLayout.from_attributes(json.loads(text)["attributes"]["tnet_geo"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"the seal {SEAL} lacks {error}") from error
