@@ -31,10 +31,8 @@ def sample_children(logits: Tensor, candidates: Tensor, keep: int, generator: to
     Shapes as in `top_children`. Source: Kool, van Hoof, Welling, "Stochastic Beams and Where to Find
     Them" (ICML 2019).
     """
-    drawn = torch.rand(logits.shape, generator=generator, dtype=logits.dtype, device=generator.device)
-    uniform = drawn.to(logits.device)
-    tiny = torch.finfo(logits.dtype).tiny
-    gumbel = -torch.log(-torch.log(uniform.clamp(min=tiny)).clamp(min=tiny))
+    noise = torch.empty(logits.shape, dtype=logits.dtype, device=generator.device)
+    gumbel = -torch.log(noise.exponential_(generator=generator)).to(logits.device)
     return top_children(logits.detach() + gumbel, candidates, keep)
 
 

@@ -15,7 +15,7 @@ _HOMES = {
     "build_archive": "tnet_geo.operations.build",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = ["BuildReport", "build_archive"]
 
 
 def __getattr__(name: str) -> object:

@@ -239,6 +239,7 @@ def _enter_group(
 
 def _report(archive: Archive, ledger: _Ledger, seconds: float) -> BuildReport:
     """Add up, and leave the catalogue and the list of failures as they must be."""
+    sweep_drafts(archive.scenes)  # again: workers of a killed run may have outlived its start
     append_catalogue(archive.path, ledger.records)
     failures = tuple(BuildFailure(item, ledger.reasons[item]) for item in sorted(ledger.reasons))
     _write_failures(archive.path / "failed.csv", failures)

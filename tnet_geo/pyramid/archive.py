@@ -60,7 +60,7 @@ class Archive:
 
     def scene_ids(self) -> Iterator[str]:
         """Ids of all sealed scenes, sorted."""
-        names = sorted(os.listdir(self.scenes)) if self.scenes.is_dir() else []
+        names = sorted(path.name for path in self.scenes.iterdir()) if self.scenes.is_dir() else []
         return (name for name in names if not name.startswith(".") and self.has(name))
 
 
@@ -76,10 +76,10 @@ def open_archive(path: str | Path) -> Archive:
         kind, version = facts.pop("format"), facts.pop("version")
     except FileNotFoundError as error:
         raise InvalidArchive(str(folder), f"has no {SETTINGS_FILE}") from error
-    except (OSError, ValueError, KeyError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InvalidArchive(str(folder), f"has an unreadable {SETTINGS_FILE}") from error
     if (kind, version) != (FORMAT, VERSION):
-        what = f"is a {kind} of version {version}, and this software reads a {FORMAT} of version {VERSION}"
+        what = f"has format {kind!r} version {version}, and this software reads {FORMAT!r} version {VERSION}"
         raise InvalidArchive(str(folder), what)
     try:
         return Archive(folder, ArchiveSettings.model_validate(facts))

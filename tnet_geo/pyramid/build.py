@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections import deque
 from collections.abc import Callable
@@ -128,7 +127,7 @@ def _layout(
 
 def _size(folder: Path) -> int:
     """Bytes of all files below `folder`."""
-    return sum(os.stat(os.path.join(at, name)).st_size for at, _, names in os.walk(folder) for name in names)
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 @cache
@@ -192,9 +191,7 @@ class _Pyramid:
         """Write shard (row, col) of `level` and all below it; its pixels and validity."""
         rows, cols = self._layout.shapes[level]
         side = self._layout.shard_px
-        window = Window(
-            row * side, col * side, min(side, rows - row * side), min(side, cols - col * side)
-        )
+        window = Window(row * side, col * side, min(side, rows - row * side), min(side, cols - col * side))
         block = self._assembled(level, row, col, window) if level else self._read(window)
         self._write(level, window, block)
         return block

@@ -32,9 +32,7 @@ DESCRIPTIONS = {
 }
 
 
-def array_attributes(
-    crs: str | None, transform: Affine | None, shape: tuple[int, int], level: int
-) -> Json:
+def array_attributes(crs: str | None, transform: Affine | None, shape: tuple[int, int], level: int) -> Json:
     """Attributes of the arrays of one level; `transform` is that of level 0, `shape` the level's."""
     return {
         "zarr_conventions": _declared("spatial", *(["proj"] if crs else [])),

@@ -73,6 +73,10 @@ class MemoryReader:
         """All levels of a stored scene, decoded once and kept. Raises: TileUnreadable."""
         return cls(reader.spec, [reader.read_level(level) for level in range(reader.spec.levels)])
 
+    def level(self, level: int) -> Level:
+        """All pixels of a level [bands, y, x] and their validity [y, x], None if all are valid."""
+        return self._levels[level]
+
     def read(self, tiles: Sequence[Tile]) -> TileBatch:
         """The pixels of `tiles`; see `TileReader`."""
         spec, side = self.spec, self.spec.base_px
@@ -91,8 +95,5 @@ class MemoryReader:
     def submit(self, tiles: Sequence[Tile]) -> Future[TileBatch]:
         """The same as `read`, in the shape of a future that is done."""
         future: Future[TileBatch] = Future()
-        try:
-            future.set_result(self.read(tiles))
-        except Exception as error:
-            future.set_exception(error)
+        future.set_result(self.read(tiles))
         return future

@@ -44,11 +44,11 @@ class SceneReader:
             TileUnreadable: its seal is damaged.
             ArchiveMismatch: the archive cannot serve `half_px`.
         """
-        self._path = Path(os.path.abspath(path))
+        self.path = Path(os.path.abspath(path))
         self._half_px = half_px
-        scene_id, archive = self._path.name, str(self._path.parent.parent)
+        scene_id, archive = self.path.name, str(self.path.parent.parent)
         try:
-            self._layout = read_layout(self._path)
+            self._layout = read_layout(self.path)
         except FileNotFoundError as error:
             raise SceneMissing(scene_id, archive) from error
         except (OSError, ValueError) as error:
@@ -71,7 +71,7 @@ class SceneReader:
         return self._meter
 
     def __reduce__(self) -> tuple[type[SceneReader], tuple[Path, int | None]]:
-        return SceneReader, (self._path, self._half_px)
+        return SceneReader, (self.path, self._half_px)
 
     def read(self, tiles: Sequence[Tile]) -> TileBatch:
         """The pixels of `tiles`; see `TileReader`. Raises: TileUnreadable."""
@@ -106,7 +106,7 @@ class SceneReader:
         """The open array of a level. Two threads may open it at once; either result serves."""
         array = self._arrays.get((level, name))
         if array is None:
-            array = ts.open(_open_spec(self._path, self._layout, level, name), context=_context()).result()
+            array = ts.open(_open_spec(self.path, self._layout, level, name), context=_context()).result()
             self._arrays[level, name] = array
         return array
 
@@ -171,7 +171,7 @@ class _PendingBatch:
                 return
         try:
             self.future.set_result(self._assembled())
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  whoever waits for the future must hear of it
             self.future.set_exception(error)
 
     def _assembled(self) -> TileBatch:
@@ -197,8 +197,8 @@ class _PendingBatch:
                         validity[index, *here] = 255
         for tile in self._tiles:
             if tile in self._damage:
-                error = self._damage[tile]
-                raise TileUnreadable(spec.scene_id, _tile_text(tile), _cause(error)) from error
+                damage = self._damage[tile]
+                raise TileUnreadable(spec.scene_id, _tile_text(tile), _cause(damage)) from damage
         return TileBatch(pixels, validity)
 
 

@@ -39,7 +39,7 @@ def halve(
         full = None if validity is None else np.ascontiguousarray(validity[::2, ::2])
         return np.stack([_mean(band) for band in pixels]), full
     bands = [_counted_mean(band, validity > 0) for band in pixels]
-    share = sum(part.astype(np.uint16) for part in _quarters(validity))
+    share = np.stack(_quarters(validity)).sum(axis=0, dtype=np.uint16)
     return np.stack(bands), ((share + 2) // 4).astype(np.uint8)
 
 
@@ -62,7 +62,7 @@ def _counted_mean(band: NDArray[Any], counts: NDArray[np.bool_]) -> NDArray[Any]
     if floating:
         counts = counts & ~np.isnan(band)
     wide = np.float64 if floating else np.int32
-    number = sum(part.astype(np.int32) for part in _quarters(counts))
+    number = np.stack(_quarters(counts)).sum(axis=0, dtype=np.int32)
     with np.errstate(over="ignore", invalid="ignore"):  # inf stays inf, inf - inf becomes NaN
         values = np.where(counts, band, 0).astype(wide)
         total = sum(_quarters(values))

@@ -40,7 +40,9 @@ def seal_all(drafts: Sequence[tuple[Path, str]]) -> None:
     All bytes are on disk before the first rename. A scene that another process has sealed with the
     same digest meanwhile is kept, and the draft dropped; one with another digest is replaced.
     """
-    files = (Path(folder, name) for draft, _ in drafts for folder, _, names in os.walk(draft) for name in names)
+    files = (
+        Path(folder, name) for draft, _ in drafts for folder, _, names in os.walk(draft) for name in names
+    )
     with ThreadPoolExecutor(FLUSHERS) as flushers:
         list(flushers.map(_flush, files))
     for draft, digest in drafts:

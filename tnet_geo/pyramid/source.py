@@ -40,7 +40,10 @@ def blocks_of(raster: RasterSource, block_px: int, folder: Path) -> Iterator[Cal
     if info.tiled or max(rows, cols) <= block_px:
         yield raster.read
         return
-    with _room(folder, (info.bands, rows, cols), info.dtype) as pixels, _room(folder, (rows, cols), "uint8") as validity:
+    with (
+        _room(folder, (info.bands, rows, cols), info.dtype) as pixels,
+        _room(folder, (rows, cols), "uint8") as validity,
+    ):
         for top in range(0, rows, block_px):
             band = Window(top, 0, min(block_px, rows - top), cols)
             pixels[:, band.row : band.bottom], valid = raster.read(band)

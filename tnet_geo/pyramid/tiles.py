@@ -80,8 +80,10 @@ class RasterSpec:
         if overlap is None:
             return 0
         side = self.chunk_px or self.half_px
-        rows, cols = (-(-part.stop // side) - part.start // side for part in overlap[1])
-        return rows * cols
+        rows, cols = overlap[1]
+        down = -(-rows.stop // side) - rows.start // side
+        across = -(-cols.stop // side) - cols.start // side
+        return int(down * across)
 
     def tile_bytes(self, tile: Tile) -> int:
         """Bytes of the stored chunks that `tile` is made of, decoded, validity included."""
