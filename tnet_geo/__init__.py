@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from tnet_geo.grid import Tile
     from tnet_geo.imagery import manifest_from_folder
     from tnet_geo.inference import load_bundle
-    from tnet_geo.operations import build_archive, classify, evaluate, train
+    from tnet_geo.operations.build import build_archive
+    from tnet_geo.operations.classify import classify
+    from tnet_geo.operations.evaluate import evaluate
+    from tnet_geo.operations.train import train
     from tnet_geo.pyramid import open_archive
     from tnet_geo.results import Results
 
@@ -29,16 +32,17 @@ __all__ = [
     "train",
 ]
 
+# Modules, not rooms, where a job has the name of its module: the room's attribute may be either.
 _HOMES = {
     "Results": "tnet_geo.results",
     "Tile": "tnet_geo.grid",
-    "build_archive": "tnet_geo.operations",
-    "classify": "tnet_geo.operations",
-    "evaluate": "tnet_geo.operations",
+    "build_archive": "tnet_geo.operations.build",
+    "classify": "tnet_geo.operations.classify",
+    "evaluate": "tnet_geo.operations.evaluate",
     "load_bundle": "tnet_geo.inference",
     "manifest_from_folder": "tnet_geo.imagery",
     "open_archive": "tnet_geo.pyramid",
-    "train": "tnet_geo.operations",
+    "train": "tnet_geo.operations.train",
 }
 
 

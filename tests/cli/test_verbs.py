@@ -117,8 +117,8 @@ def test_train_goes_on_unless_it_is_to_begin_anew(
 def test_evaluate_asks_for_the_test_split(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call = stand_in(monkeypatch, "evaluate")
-    assert run(app, ["evaluate", "runs/first", "--json"]) == 0
+    call = stand_in(monkeypatch, "evaluate", 3)
+    assert run(app, ["evaluate", "runs/first", "--json"]) == 3
     assert call.asked == (Path("runs/first"),)
     assert call.named == {"archive": None, "manifest": None, "split": "test", "out": None}
     assert json.loads(capsys.readouterr().out)["sites"] == 7

@@ -119,19 +119,20 @@ def test_a_mask_under_which_all_is_valid_is_not_stored(folder: Path, tmp_path: P
     assert (reader.read([Tile(0, 0, 0)]).validity == 255).all()
 
 
-def test_nodata_stays_nodata_at_every_level(folder: Path, tmp_path: Path) -> None:
-    pixels = random_pixels(1, (120, 120), bands=1, dtype="float32")
-    pixels[:, :40, :40] = -9999
+def test_nodata_never_mixes_into_valid_pixels(folder: Path, tmp_path: Path) -> None:
+    pixels = random_pixels(1, (120, 120), bands=1, dtype="float32") % 100 + 1000
+    pixels[:, :37, :37] = -9999  # an odd side, so that blocks of 2 x 2 hold both
+    pixels[:, 80:, 80:] = np.nan
     scene = str(write_raster(tmp_path / "a.tif", pixels, nodata=-9999))
     build_scene(scene, "a", folder, SETTINGS)
     reader = create_archive(folder, SETTINGS).reader("a")
     for level in range(reader.spec.levels):
         stored, validity = reader.read_level(level)
         assert validity is not None
-        side = 40 >> level
-        assert (stored[0, :side, :side] == -9999).all()
-        assert not validity[:side, :side].any()
-        assert (stored[0][validity > 0] > -9999).all()
+        assert not validity[: 37 >> level, : 37 >> level].any()
+        assert not validity[80 >> level :, 80 >> level :].any()
+        assert ((stored[0] >= 1000) & (stored[0] < 1100))[validity > 0].all()
+        assert (validity > 0).sum() >= (120 * 120 - 37 * 37 - 40 * 40) >> (2 * level)
 
 
 @pytest.mark.parametrize("driver", ["JPEG", "PNG", "GTiff"])

@@ -6,7 +6,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
 import tnet_geo
 from tnet_geo.cli.show import show
@@ -37,5 +37,6 @@ def evaluate(
 
     Example: tnet-geo evaluate runs/first -o evaluation.json
     """
-    figures = tnet_geo.evaluate(run_dir, archive=archive, manifest=manifest, split=split.value, out=out)
-    show(figures, as_json=json)
+    report = tnet_geo.evaluate(run_dir, archive=archive, manifest=manifest, split=split.value, out=out)
+    show(report, as_json=json)
+    raise Exit(report.exit_code)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument, Exit, Option
 
 import tnet_geo
 from tnet_geo.cli.progress import progress
@@ -34,3 +34,4 @@ def train(
             run_file, manifest=manifest, archive=archive, out=out, resume=not fresh, progress=bar
         )
     show(report, as_json=json)
+    raise Exit(report.exit_code)

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from tnet_geo.errors import Incomplete, InvalidManifest, SetAside, SourceUnreadable, UsageError
 from tnet_geo.imagery.manifest import Manifest, read_manifest
 from tnet_geo.imagery.raster import open_raster
-from tnet_geo.operations.cluster import cluster, run_tasks
+from tnet_geo.operations.cluster import cluster, run_tasks, threads_of
 from tnet_geo.pyramid.archive import Archive, create_archive
 from tnet_geo.pyramid.build import SceneRecord, draft_scene, scene_digest
 from tnet_geo.pyramid.catalogue import append_catalogue
@@ -128,7 +128,7 @@ def build_archive(
     waiting = _not_sealed(scenes, archive, ledger)
     if waiting:
         with cluster(workers, scheduler) as client:
-            groups = _groups(waiting, sum(client.nthreads().values()) or 1)
+            groups = _groups(waiting, threads_of(client))
             task = partial(_build_group, folder=archive.path, settings=settings)
             while groups:
                 suspects: list[Sequence[Scene]] = []

@@ -1,5 +1,8 @@
 """Dask clusters: started and stopped by the command, or reached by address; and tasks over them."""
 
+# mypy: disable-error-code="no-untyped-call"
+# Much of distributed carries no types.
+
 from __future__ import annotations
 
 import logging
@@ -14,7 +17,7 @@ from distributed import Client, LocalCluster, as_completed
 
 from tnet_geo.errors import UsageError
 
-__all__ = ["cluster", "run_tasks"]
+__all__ = ["cluster", "run_tasks", "threads_of"]
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -68,6 +71,11 @@ def _connected(scheduler: str) -> Client:
         raise UsageError(f"No Dask scheduler answers at {scheduler} ({error}): check the address.") from error
 
 
+def threads_of(client: Client) -> int:
+    """How many tasks the cluster works on at once; 1 while its workers are still to come."""
+    return sum(client.nthreads().values()) or 1
+
+
 def run_tasks(
     client: Client,
     function: Callable[[Item], Result],
@@ -81,7 +89,6 @@ def run_tasks(
     the others go on. Few tasks are under way at a time, so that neither items nor results pile up.
     """
     waiting = iter(items)
-    threads = sum(client.nthreads().values()) or 1
     at_hand = {}
     done = as_completed(loop=client.loop)
 
@@ -91,7 +98,7 @@ def run_tasks(
             at_hand[future] = item
             done.add(future)
 
-    submit(2 * threads + 2)
+    submit(2 * threads_of(client) + 2)
     for future in done:
         item = at_hand.pop(future)
         failure = future.exception()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from collections import deque
 from collections.abc import Callable
@@ -127,7 +128,7 @@ def _layout(
 
 def _size(folder: Path) -> int:
     """Bytes of all files below `folder`."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(Path(at, name).stat().st_size for at, _, names in os.walk(folder) for name in names)
 
 
 @cache

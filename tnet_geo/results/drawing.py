@@ -1,0 +1,183 @@
+"""One walk as a picture: the scene with its boxes, every look beside it, evidence below."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Protocol
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.patheffects import Normal, withStroke
+
+from tnet_geo.pyramid import open_archive
+from tnet_geo.results.marks import Mark, depth_colour, marks_of, resolution_text
+from tnet_geo.results.scenery import Picture, Scenery, Scenes, scenery_of
+from tnet_geo.results.schema import RunRecord
+from tnet_geo.results.walks import Walk
+from tnet_geo.trail import Look
+
+__all__ = ["picture", "scenes_of"]
+
+INK, MUTED, LINE = "#1c2227", "#5f6870", "#d5d9d6"
+FOR, AGAINST = "#1d6f8a", "#b8433a"
+"""Colours of evidence for and against the answer."""
+
+SCENE_IN, COLUMN_IN, CROP_IN, HEIGHT_IN, MARGIN_IN = 4.3, 1.5, 1.36, 4.6, 0.15
+"""Lengths in inches."""
+
+MOST_LOOKS = 7
+"""Crops in one row; of longer walks those that weigh most are shown."""
+
+
+class Walks(Protocol):
+    """What is drawn from: `Results`."""
+
+    @property
+    def record(self) -> RunRecord:
+        """The run."""
+        ...
+
+    def walks(self, sites: list[str]) -> list[Walk]:
+        """Answers of some sites with their looks."""
+        ...
+
+
+def scenes_of(results: Walks, archive: Scenes | str | Path | None) -> Scenes:
+    """The archive given or named, or else the one that the run was made on. Raises: InvalidArchive."""
+    if archive is None or isinstance(archive, str | Path):
+        return open_archive(archive or results.record.archive)
+    return archive
+
+
+def picture(results: Walks, site: str, *, archive: Scenes | str | Path | None = None) -> bytes:
+    """A PNG of one site's walk: the scene with a box per look, then each look with its evidence.
+
+    archive: where the scenes are now, if not where the run found them.
+
+    Raises:
+        QueryRefused: the site has no answer.
+        InvalidArchive, SceneMissing, TileUnreadable: its scene cannot be read.
+    """
+    walk = results.walks([site])[0]
+    figure = _figure(walk, scenery_of(walk, scenes_of(results, archive)))
+    png = io.BytesIO()
+    # No version of matplotlib in the file: the same walk gives the same bytes.
+    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    return png.getvalue()
+
+
+def _figure(walk: Walk, scenery: Scenery) -> Figure:
+    looks = _weightiest(walk)
+    left = SCENE_IN + 3 * MARGIN_IN
+    width = left + max(COLUMN_IN * len(looks), 3.6)
+    figure = Figure(figsize=(width, HEIGHT_IN), dpi=140, facecolor="white")
+
+    def axes(x: float, y: float, across: float, down: float) -> Axes:
+        return figure.add_axes((x / width, y / HEIGHT_IN, across / width, down / HEIGHT_IN))
+
+    _draw_scene(axes(MARGIN_IN, MARGIN_IN, SCENE_IN, SCENE_IN), walk, scenery)
+    for height, text, size, weight, colour in (
+        (4.43, walk.label, 16, "bold", INK),
+        (4.08, _verdict(walk), 9.5, "normal", INK),
+        (3.86, _cost(walk), 9.5, "normal", MUTED),
+        (0.32, f"evidence for {walk.label!r}: with the bias {walk.bias:+.2f}, {_sum(walk)}", 8.5, "normal", MUTED),
+    ):
+        figure.text(left / width, height / HEIGHT_IN, text, size=size, weight=weight, color=colour, va="top")
+    reach = max(abs(look.evidence) for look in looks) or 1.0
+    for n, look in enumerate(looks):
+        column = left + COLUMN_IN * n
+        _draw_crop(axes(column, 1.93, CROP_IN, CROP_IN), look, scenery.crops[look.order])
+        _draw_evidence(axes(column, 0.47, CROP_IN, 0.8), look, reach)
+    return figure
+
+
+def _weightiest(walk: Walk) -> list[Look]:
+    """All looks, or the root and those of most evidence, in the order in which they were made."""
+    root, *rest = walk.looks
+    best = sorted(rest, key=lambda look: -abs(look.evidence))[: MOST_LOOKS - 1]
+    return [root, *sorted(best, key=lambda look: look.order)]
+
+
+def _verdict(walk: Walk) -> str:
+    truth = "" if walk.expected is None else f", wrong: it is {walk.expected}" if walk.wrong else ", right"
+    return f"{walk.confidence:.0%} sure{truth}"
+
+
+def _cost(walk: Walk) -> str:
+    count = len(walk.looks)
+    return f"{count} look{'' if count == 1 else 's'}, {walk.pixel_fraction:.1%} of the site's pixels read"
+
+
+def _sum(walk: Walk) -> str:
+    looks = f"{len(walk.looks)} looks add up" if len(walk.looks) <= MOST_LOOKS else f"all {len(walk.looks)} looks add up"
+    return f"{looks} to the logit {walk.logit:.2f}"
+
+
+def _draw_scene(axes: Axes, walk: Walk, scenery: Scenery) -> None:
+    ground, window = scenery.ground, walk.window
+    extent = (ground.col, ground.right, ground.bottom, ground.row)
+    axes.imshow(scenery.picture, extent=extent, interpolation="antialiased")
+    axes.set(xlim=(ground.col, ground.right), ylim=(ground.bottom, ground.row), anchor="N")
+    axes.set_axis_off()
+    if not window.contains(ground):
+        _outline(axes, (window.col, window.row), (window.width, window.height), "white", 1.0, (0, (4, 3)))
+    for mark in marks_of(walk, ground):
+        _outline(axes, (mark.left, mark.top), (mark.width, mark.height), mark.colour, 2.0)
+        _number(axes, mark)
+
+
+def _outline(
+    axes: Axes,
+    corner: tuple[float, float],
+    size: tuple[float, float],
+    colour: str,
+    width: float,
+    *dashes: tuple[int, tuple[int, int]],
+) -> None:
+    """A box that is seen on any ground: a dark line below a bright one."""
+    box = Rectangle(corner, *size, fill=False, edgecolor=colour, linewidth=width)
+    if dashes:
+        box.set_linestyle(dashes[0])
+    box.set_path_effects([withStroke(linewidth=width + 1.6, foreground="#000000", alpha=0.55), Normal()])
+    axes.add_patch(box)
+
+
+def _number(axes: Axes, mark: Mark) -> None:
+    side = mark.label_side
+    axes.add_patch(Rectangle((mark.label_left, mark.label_top), side, side, facecolor=mark.colour, linewidth=0))
+    centre = (mark.label_left + side / 2, mark.label_top + side / 2)
+    style = {"ha": "center", "va": "center_baseline", "size": 8, "weight": "bold", "color": INK}
+    axes.text(*centre, str(mark.number), **style)
+
+
+def _draw_crop(axes: Axes, look: Look, crop: Picture) -> None:
+    """The look at the network's own size, pixel edges kept, with its words above."""
+    axes.imshow(crop, interpolation="nearest")
+    axes.set(xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set(color=depth_colour(look.depth) if look.depth else MUTED, linewidth=2.0)
+    chosen = "root" if look.depth == 0 else f"chosen, {look.probability:.0%}"
+    axes.set_title(f"{look.order + 1}  {chosen}", size=9, color=INK, weight="bold", loc="left", pad=5)
+    axes.set_xlabel(resolution_text(look.tile.level), size=8, color=MUTED, labelpad=4)
+
+
+def _draw_evidence(axes: Axes, look: Look, reach: float) -> None:
+    colour = FOR if look.evidence >= 0 else AGAINST
+    axes.bar([0], [look.evidence], width=0.5, color=colour)
+    axes.axhline(0, color=LINE, linewidth=1)
+    axes.set(xlim=(-0.8, 0.8), ylim=(-1.45 * reach, 1.45 * reach))
+    above = look.evidence >= 0
+    axes.annotate(
+        f"{look.evidence:+.2f}",
+        (0, look.evidence),
+        xytext=(0, 3 if above else -3),
+        textcoords="offset points",
+        ha="center",
+        va="bottom" if above else "top",
+        size=8,
+        color=colour,
+    )
+    axes.set_axis_off()

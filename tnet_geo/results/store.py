@@ -1,0 +1,171 @@
+"""Parts of a run and its record on disk: whole or absent, the same bytes for the same answers.
+
+    RESULTS/trails/run=<id>/part-<name>.parquet         GeoParquet 1.1
+    RESULTS/failed/run=<id>/part-<name>.parquet         absent where nothing was set aside
+    RESULTS/predictions/run=<id>/part-<name>.parquet    GeoParquet 1.1; written last: the part's seal
+    RESULTS/runs/<id>.json                              written when all parts are there
+    RESULTS/failed.csv                                  what the latest run has set aside
+"""
+
+from __future__ import annotations
+
+import csv
+import fcntl
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tnet_geo.errors import Incomplete
+from tnet_geo.results.geoparquet import parquet_bytes
+from tnet_geo.results.schema import FAILED, NAME, PREDICTIONS, TRAILS, PredictionRow, RunRecord
+from tnet_geo.results.tables import prediction_table, trail_table
+from tnet_geo.trail import Failure
+
+__all__ = ["finish_run", "has_part", "part_files", "parts_of", "write_part"]
+
+
+def part_files(folder: Path, table: str, run: str) -> list[Path]:
+    """The files of one run's table, sorted; `table` is predictions, trails or failed."""
+    return sorted((folder / table / f"run={run}").glob("part-*.parquet"))
+
+
+def parts_of(folder: str | Path, run: str) -> set[str]:
+    """Names of the parts of a run that are sealed."""
+    return {path.stem.removeprefix("part-") for path in part_files(Path(folder), "predictions", run)}
+
+
+def has_part(folder: str | Path, run: str, part: str) -> bool:
+    """Whether a part is sealed: its predictions, trails and failures are all there."""
+    return _part_file(Path(folder), "predictions", run, part).is_file()
+
+
+def write_part(
+    folder: str | Path,
+    run: str,
+    part: str,
+    rows: Sequence[PredictionRow],
+    failures: Sequence[Failure] = (),
+) -> Path:
+    """Publish what became of one group of sites; gives the file that seals it.
+
+    Rows are sorted by site, so that the same answers in any order give the same bytes. Killed at any
+    moment, the part is sealed or it is not, and writing it again mends it. Processes that write the
+    same part at once take turns; what is there in the end is all of one writer. A sealed part
+    that says something else is unsealed first.
+
+    Raises:
+        ValueError: a name that cannot be a file's, or one site twice.
+    """
+    root = Path(folder)
+    contents = _part_contents(rows, failures)
+    files = {table: _part_file(root, table, run, part) for table in contents}
+    with _turn(root):
+        if all(_holds(files[table], content) for table, content in contents.items()):
+            return files["predictions"]
+        files["predictions"].unlink(missing_ok=True)
+        for table, content in contents.items():  # predictions are last
+            _replace(files[table], content)
+    return files["predictions"]
+
+
+def finish_run(folder: str | Path, record: RunRecord) -> Path:
+    """Check that every selected site is in the parts once, then write the run's record.
+
+    `failed.csv` is written where sites were set aside, and removed where none were.
+
+    Raises:
+        Incomplete: the parts, or the record, do not add up to what was selected.
+    """
+    root = Path(folder)
+    answered, failed = _site_ids(root, "predictions", record.id), _failed_rows(root, record.id)
+    aside = [site for site, _ in failed]
+    counts = (record.answered, record.set_aside)
+    once = len(set(answered) | set(aside)) == len(answered) + len(aside) == record.selected
+    if not once or counts != (len(answered), len(aside)):
+        raise Incomplete(record.id, record.selected, len(answered), len(aside))
+    path = root / "runs" / f"{record.id}.json"
+    with _turn(root):
+        _replace(root / "failed.csv", _csv_bytes(failed) if failed else None)
+        _replace(path, (record.model_dump_json(indent=2) + "\n").encode())
+    return path
+
+
+def _part_contents(rows: Sequence[PredictionRow], failures: Sequence[Failure]) -> dict[str, bytes | None]:
+    """Bytes of a part's files by table, in the order in which they are written; None: no file."""
+    rows = sorted(rows, key=lambda row: row.answer.site_id)
+    failures = sorted(failures, key=lambda failure: failure.site_id)
+    sites = [row.answer.site_id for row in rows] + [failure.site_id for failure in failures]
+    if len(set(sites)) < len(sites):
+        twice = sorted({site for site in sites if sites.count(site) > 1})
+        raise ValueError(f"sites have two outcomes in one part: {', '.join(twice)}")
+    failed = [{"site_id": failure.site_id, "reason": failure.reason} for failure in failures]
+    return {
+        "trails": parquet_bytes(trail_table(rows)),
+        "failed": parquet_bytes(pa.Table.from_pylist(failed, FAILED)) if failed else None,
+        "predictions": parquet_bytes(prediction_table(rows)),
+    }
+
+
+def _part_file(root: Path, table: str, run: str, part: str) -> Path:
+    for name in (run, part):
+        if not re.match(NAME, name):
+            raise ValueError(f"{name!r} cannot be part of a file's name: use letters, digits and . _ -")
+    return root / table / f"run={run}" / f"part-{part}.parquet"
+
+
+@contextmanager
+def _turn(root: Path) -> Iterator[None]:
+    """Be the only writer of these results; a killed one's turn ends with it."""
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _holds(path: Path, content: bytes | None) -> bool:
+    try:
+        return path.read_bytes() == content
+    except FileNotFoundError:
+        return content is None
+
+
+def _replace(path: Path, content: bytes | None) -> None:
+    """Write a file, all of it or nothing, or remove it. The draft's name is free: writers take turns."""
+    if content is None:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    with draft.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    draft.replace(path)
+    handle = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _site_ids(root: Path, table: str, run: str) -> list[str]:
+    files = part_files(root, table, run)
+    return [site for file in files for site in pq.read_table(file, columns=["site_id"])["site_id"].to_pylist()]
+
+
+def _failed_rows(root: Path, run: str) -> list[tuple[str, str]]:
+    """Site and reason of what a run has set aside, in the order of sites."""
+    tables = [pq.read_table(file) for file in part_files(root, "failed", run)]
+    return sorted((row["site_id"], row["reason"]) for table in tables for row in table.to_pylist())
+
+
+def _csv_bytes(rows: Sequence[tuple[str, str]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows([tuple(FAILED.names), *rows])
+    return text.getvalue().encode()

@@ -1,0 +1,87 @@
+"""Stored answers as objects again: one walk with its looks, ready to be drawn."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tnet_geo.grid import Tile, Window
+from tnet_geo.trail import Look
+
+__all__ = ["Walk", "walks_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Walk:
+    """One site's answer and everything that it looked at."""
+
+    site_id: str
+    scene_id: str
+    label: str
+    confidence: float
+    expected: str | None
+    probabilities: tuple[float, ...]
+    """In the order of the run's classes."""
+    logit: float
+    bias: float
+    bytes_decoded: int
+    window: Window
+    """The site, in native pixels."""
+    lon: float | None
+    lat: float | None
+    looks: tuple[Look, ...]
+    windows: tuple[Window, ...]
+    """What each look covers, in native pixels."""
+
+    @property
+    def wrong(self) -> bool:
+        """Whether the manifest knows better."""
+        return self.expected is not None and self.expected != self.label
+
+    @property
+    def half_px(self) -> int:
+        """Lattice step that the network looked with, in pixels of any level."""
+        return self.windows[0].height >> (self.looks[0].tile.level + 1)
+
+    @property
+    def pixel_fraction(self) -> float:
+        """Pixels read at any level over native pixels of the site."""
+        return len(self.looks) * (2 * self.half_px) ** 2 / (self.window.height * self.window.width)
+
+
+def walks_of(predictions: Iterable[Mapping[str, Any]], trails: Iterable[Mapping[str, Any]]) -> dict[str, Walk]:
+    """Rows of the two tables as one walk per site, looks in the order in which they were made."""
+    looks: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for row in trails:
+        looks[row["site_id"]].append(row)
+    return {row["site_id"]: _walk(row, looks[row["site_id"]]) for row in predictions}
+
+
+def _walk(row: Mapping[str, Any], looks: list[Mapping[str, Any]]) -> Walk:
+    looks = sorted(looks, key=lambda look: int(look["look"]))
+    same = ("site_id", "scene_id", "label", "confidence", "expected", "logit", "bias", "bytes_decoded", "lon", "lat")
+    return Walk(
+        **{name: row[name] for name in same},
+        probabilities=tuple(row["probabilities"]),
+        window=_window(row),
+        looks=tuple(_look(look) for look in looks),
+        windows=tuple(_window(look) for look in looks),
+    )
+
+
+def _look(row: Mapping[str, Any]) -> Look:
+    return Look(
+        order=row["look"],
+        depth=row["depth"],
+        tile=Tile(row["level"], row["row"], row["col"]),
+        parent=row["parent"],
+        probability=row["probability"],
+        path_log_probability=row["path_log_probability"],
+        evidence=row["evidence"],
+    )
+
+
+def _window(row: Mapping[str, Any]) -> Window:
+    return Window(row["row_off"], row["col_off"], row["height"], row["width"])
