@@ -17,7 +17,7 @@ from tnet_geo.inference.engine import Engine, WalkResult
 from tnet_geo.inference.walks import SiteTask
 from tnet_geo.model.bundle import Bundle, read_bundle
 from tnet_geo.model.settings import WalkSettings
-from tnet_geo.pyramid import Archive, MemoryReader, RasterSpec
+from tnet_geo.pyramid import Archive, MemoryReader, TileReader
 from tnet_geo.trail import Answer, Failure, Look, Trail
 
 __all__ = ["Classification", "Classifier", "load_bundle"]
@@ -125,8 +125,8 @@ class Classifier:
         if settings.canvas != facts.canvas:
             raise ArchiveMismatch(str(archive.path), f"canvas {settings.canvas}", f"canvas {facts.canvas}")
 
-    def _task(self, site_id: str, reader: MemoryReader | object, window: Window | None) -> SiteTask:
-        spec: RasterSpec = reader.spec  # type: ignore[attr-defined]
+    def _task(self, site_id: str, reader: TileReader, window: Window | None) -> SiteTask:
+        spec = reader.spec
         pixels = self.bundle.facts.network.pixels
         if (spec.bands, spec.dtype) != (pixels.bands, pixels.dtype):
             has = f"{spec.bands} bands of {spec.dtype}"
@@ -135,7 +135,7 @@ class Classifier:
         if window is not None and not scene.contains(window):
             has = f"rows {window.row} to {window.bottom} and columns {window.col} to {window.right}"
             raise SiteMismatch(site_id, has, f"its scene has {scene.height} rows and {scene.width} columns")
-        return SiteTask(site_id, reader, window or scene)  # type: ignore[arg-type]
+        return SiteTask(site_id, reader, window or scene)
 
     def _answer_of(self, result: WalkResult | Failure) -> Answer | Failure:
         if isinstance(result, Failure):
@@ -154,7 +154,7 @@ class Classifier:
             confidence=float(probabilities[best]),
             logits=tuple(logits.tolist()),
             probabilities=tuple(probabilities.tolist()),
-            bias=float(self.bundle.network.classifier.bias[best]),
+            bias=self.bundle.network.classifier.bias[best].item(),
             trail=Trail(looks),
             bytes_decoded=result.bytes_decoded,
         )

@@ -86,11 +86,11 @@ def _figure(walk: Walk, scenery: Scenery) -> Figure:
         (0.32, f"evidence for {walk.label!r}: with the bias {walk.bias:+.2f}, {_sum(walk)}", 8.5, "normal", MUTED),
     ):
         figure.text(left / width, height / HEIGHT_IN, text, size=size, weight=weight, color=colour, va="top")
-    reach = max(abs(look.evidence) for look in looks) or 1.0
+    shares = [0.0, *(look.evidence for look in looks)]
     for n, look in enumerate(looks):
         column = left + COLUMN_IN * n
         _draw_crop(axes(column, 1.93, CROP_IN, CROP_IN), look, scenery.crops[look.order])
-        _draw_evidence(axes(column, 0.47, CROP_IN, 0.8), look, reach)
+        _draw_evidence(axes(column, 0.45, CROP_IN, 1.1), look, (min(shares), max(shares)))
     return figure
 
 
@@ -108,7 +108,8 @@ def _verdict(walk: Walk) -> str:
 
 def _cost(walk: Walk) -> str:
     count = len(walk.looks)
-    return f"{count} look{'' if count == 1 else 's'}, {walk.pixel_fraction:.1%} of the site's pixels read"
+    looks = f"{count} look{'' if count == 1 else 's'}"
+    return f"site {walk.site_id}: {looks}, {walk.pixel_fraction:.1%} of its pixels read"
 
 
 def _sum(walk: Walk) -> str:
@@ -164,14 +165,16 @@ def _draw_crop(axes: Axes, look: Look, crop: Picture) -> None:
     axes.set_xlabel(resolution_text(look.tile.level), size=8, color=MUTED, labelpad=4)
 
 
-def _draw_evidence(axes: Axes, look: Look, reach: float) -> None:
+def _draw_evidence(axes: Axes, look: Look, span: tuple[float, float]) -> None:
+    """A bar on a scale that all looks share; `span` is least and most of their evidence, zero within."""
     colour = FOR if look.evidence >= 0 else AGAINST
     axes.bar([0], [look.evidence], width=0.5, color=colour)
     axes.axhline(0, color=LINE, linewidth=1)
-    axes.set(xlim=(-0.8, 0.8), ylim=(-1.45 * reach, 1.45 * reach))
+    room = 0.28 * (span[1] - span[0]) or 1.0  # for the numbers
+    axes.set(xlim=(-0.8, 0.8), ylim=(span[0] - room, span[1] + room))
     above = look.evidence >= 0
     axes.annotate(
-        f"{look.evidence:+.2f}",
+        f"{look.evidence:+.2f}".replace("-", "\u2212"),
         (0, look.evidence),
         xytext=(0, 3 if above else -3),
         textcoords="offset points",

@@ -63,7 +63,7 @@ def marks_of(walk: Walk, ground: Window) -> tuple[Mark, ...]:
     label = LABEL * side
     marks: list[Mark] = []
     for look, window in zip(walk.looks, walk.windows, strict=True):
-        box = _box(window, ground, min((0.004 + 0.005 * look.depth) * side, 0.08 * window.height))
+        box = _box(window, ground, min((0.009 + 0.006 * look.depth) * side, 0.08 * window.height))
         free = (place for place in _corners(box, label) if _is_free(place, label, marks, ground))
         left, top = next(free, (box[0], box[1]))
         marks.append(Mark(look, *box, left, top, label))

@@ -1,0 +1,251 @@
+"""The archive job: one answer or one reason per site, over partitions on a Dask cluster."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+from tnet_geo.errors import InvalidManifest, OutputExists
+from tnet_geo.grid import Window
+from tnet_geo.imagery import Manifest, Site, read_manifest
+from tnet_geo.inference import Classifier, load_bundle
+from tnet_geo.operations.cluster import cluster, run_tasks
+from tnet_geo.operations.ledger import run_facts
+from tnet_geo.pyramid import Archive, open_archive
+from tnet_geo.results import PredictionRow, Results, RunRecord, finish_run, has_part, write_part
+from tnet_geo.trail import Answer, Failure
+
+__all__ = ["ClassifyReport", "classify"]
+
+
+@dataclass(frozen=True)
+class ClassifyReport:
+    """What became of the sites that were selected."""
+
+    results: Path
+    run_id: str
+    selected: int
+    answered: int
+    set_aside: int
+    """With reasons in RESULTS/failed.csv."""
+    tiles_per_site: float
+    bytes_per_site: float
+    seconds: float
+
+    @property
+    def exit_code(self) -> int:
+        """0, or 3 where sites were set aside."""
+        return 3 if self.set_aside else 0
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What workers need to know; small, because it travels with every task."""
+
+    archive: Path
+    bundle: Path
+    results: Path
+    run_id: str
+
+
+@dataclass(frozen=True)
+class _Partition:
+    name: str
+    sites: tuple[Site, ...]
+
+
+def classify(
+    *,
+    archive: str | Path,
+    manifest: str | Path | Manifest,
+    bundle: str | Path,
+    out: str | Path,
+    split: str | None = None,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    partition: int = 64,
+) -> ClassifyReport:
+    """Answer every site of a manifest, reading only the tiles that its walk looks at.
+
+    A partition of sites is published whole, under a name made of the digests of its pixels, the bundle
+    and its sites: the same call again does only what is missing. Sites that cannot be answered are listed
+    with the reason in `out`/failed.csv.
+
+    >>> report = tnet_geo.classify(
+    ...     archive="ARCHIVE", manifest="sites.parquet", bundle="BUNDLE", out="RESULTS"
+    ... )  # doctest: +SKIP
+
+    Raises:
+        InvalidManifest, InvalidArchive, InvalidBundle, ArchiveMismatch, OutputExists: nothing was written.
+        UsageError: no scheduler answers.
+        Incomplete: the parts do not add up to what was selected.
+    """
+    begun = time.monotonic()
+    table = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
+    sites = table.select(split).sites
+    if not sites:
+        raise InvalidManifest(table.path, f"has no site in split {split!r}", "select another")
+    store, classifier = open_archive(archive), load_bundle(bundle)
+    classifier.check(store)
+    folder = Path(out).absolute()
+    if folder.exists() and (not folder.is_dir() or _foreign(folder)):
+        raise OutputExists(str(folder), "it holds no results; name another folder")
+    partitions = _partitions(sites, store, classifier, partition)
+    run_id = _digest("run", *(part.name for part in partitions))[:12]
+    job = _Job(store.path, Path(bundle).absolute(), folder, run_id)
+    missing = [part for part in partitions if not has_part(folder, run_id, part.name)]
+    if missing:
+        _compute(job, missing, workers, scheduler)
+    return _finish(job, classifier, table, split, len(sites), time.monotonic() - begun)
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether a folder holds things, and none of them are results."""
+    names = {path.name for path in folder.iterdir()}
+    return bool(names) and not names & {"predictions", "trails", "runs", ".lock"}
+
+
+def _partitions(sites: Sequence[Site], archive: Archive, classifier: Classifier, size: int) -> list[_Partition]:
+    """Sites in the manifest's order, each group named by everything that its answers depend on."""
+    digests = {site.scene_id: archive.digest(site.scene_id) for site in sites}
+    settings = classifier.walk.model_dump_json()
+    found = []
+    for start in range(0, len(sites), size):
+        group = tuple(sites[start : start + size])
+        facts = [
+            (site.site_id, site.scene_id, digests[site.scene_id], _corners(site.window), site.label, site.split, site.date)
+            for site in group
+        ]
+        name = _digest(classifier.bundle.digest, settings, json.dumps(facts))
+        found.append(_Partition(name[:16], group))
+    return found
+
+
+def _corners(window: Window | None) -> tuple[int, ...] | None:
+    return None if window is None else (window.row, window.col, window.height, window.width)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def _compute(job: _Job, partitions: Sequence[_Partition], workers: int | None, scheduler: str | None) -> None:
+    """One task per partition; a partition that kills its worker is tried again site by site."""
+    with cluster(workers, scheduler) as client:
+        broken: list[_Partition] = []
+
+        def take(part: _Partition, result: None | Exception) -> None:
+            if result is not None:
+                broken.append(part)
+
+        run_tasks(client, partial(_classify_partition, job), partitions, on_done=take)
+        for part in broken:
+            _rescue(job, part, client)
+
+
+def _rescue(job: _Job, part: _Partition, client: object) -> None:
+    """Answer the sites of a broken partition one by one, so that one bad site costs only itself."""
+    found: dict[str, Answer | Failure] = {}
+
+    def take(site: Site, result: Answer | Failure | Exception) -> None:
+        if isinstance(result, Exception):
+            cause = " ".join(f"{type(result).__name__}: {result}".split())
+            result = Failure(site.site_id, f"Site {site.site_id} ended its process twice ({cause[:200]}).")
+        found[site.site_id] = result
+
+    run_tasks(client, partial(_answer_one, job), part.sites, on_done=take)  # type: ignore[arg-type]
+    _publish(job, part, [found[site.site_id] for site in part.sites])
+
+
+@lru_cache(maxsize=1)
+def _loaded(bundle: Path, archive: Path) -> tuple[Classifier, Archive]:
+    """Once per worker process."""
+    return load_bundle(bundle), open_archive(archive)
+
+
+def _classify_partition(job: _Job, part: _Partition) -> None:
+    """In a worker: walk all sites of a partition, then publish what came out."""
+    classifier, archive = _loaded(job.bundle, job.archive)
+    _publish(job, part, list(classifier.answer(archive, part.sites)))
+
+
+def _answer_one(job: _Job, site: Site) -> Answer | Failure:
+    classifier, archive = _loaded(job.bundle, job.archive)
+    return next(classifier.answer(archive, [site]))
+
+
+def _publish(job: _Job, part: _Partition, outcomes: Sequence[Answer | Failure]) -> None:
+    classifier, archive = _loaded(job.bundle, job.archive)
+    sites = {site.site_id: site for site in part.sites}
+    rows = [
+        _row(outcome, sites[outcome.site_id], archive, classifier.half_px)
+        for outcome in outcomes
+        if isinstance(outcome, Answer)
+    ]
+    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
+    write_part(job.results, job.run_id, part.name, rows, failures)
+
+
+def _row(answer: Answer, site: Site, archive: Archive, half_px: int) -> PredictionRow:
+    spec = archive.reader(site.scene_id).spec
+    return PredictionRow(
+        answer=answer,
+        scene_id=site.scene_id,
+        window=site.window or Window(0, 0, *spec.shape),
+        half_px=half_px,
+        expected=site.label,
+        split=site.split,
+        date=site.date,
+        crs=spec.crs,
+        transform=spec.transform,
+    )
+
+
+def _finish(
+    job: _Job, classifier: Classifier, table: Manifest, split: str | None, selected: int, seconds: float
+) -> ClassifyReport:
+    """Count what is there, write the record, and say it."""
+    known = job.results / "runs" / f"{job.run_id}.json"
+    facts = run_facts()
+    rows, failed, tiles, decoded = _counts(job)
+    if not known.exists():
+        record = RunRecord(
+            id=job.run_id,
+            classes=classifier.classes,
+            archive=str(job.archive),
+            bundle=str(job.bundle),
+            manifest=str(Path(table.path).absolute()),
+            split=split,
+            selected=selected,
+            answered=rows,
+            set_aside=failed,
+            seconds=seconds,
+            settings=classifier.walk.model_dump(mode="json"),
+            **facts,
+        )
+        finish_run(job.results, record)
+    return ClassifyReport(
+        job.results, job.run_id, selected, rows, failed, tiles / max(rows, 1), decoded / max(rows, 1), seconds
+    )
+
+
+def _counts(job: _Job) -> tuple[int, int, int, int]:
+    """Answers, failures, tiles and bytes of the run's parts."""
+    from pyarrow import compute, parquet
+
+    from tnet_geo.results.store import part_files
+
+    rows = failed = tiles = decoded = 0
+    for file in part_files(job.results, "predictions", job.run_id):
+        part = parquet.read_table(file, columns=["tiles", "bytes_decoded"])
+        rows += len(part)
+        tiles += compute.sum(part["tiles"]).as_py() or 0
+        decoded += compute.sum(part["bytes_decoded"]).as_py() or 0
+    for file in part_files(job.results, "failed", job.run_id):
+        failed += parquet.read_metadata(file).num_rows
+    return rows, failed, tiles, decoded
