@@ -7,7 +7,9 @@ from typing import Annotated
 
 from typer import Option
 
-from tnet_geo.cli.show import show
+from tnet_geo.cli.progress import progress
+from tnet_geo.cli.progress import progress
+from tnet_geo.cli.show import say, show
 
 __all__ = ["demo"]
 
@@ -22,10 +24,12 @@ def demo(
     """Run the whole journey on scenes made here.
 
     Makes scenes whose small objects decide the class, then runs manifest, pyramid build, train, evaluate,
-    classify and report on them. Nothing is fetched.
+    classify and report on them. Nothing is fetched. Stopped or killed, the same command goes on.
 
     Example: tnet-geo demo --out demo --seed 1
     """
     from tnet_geo.demo import run_demo
 
-    show(run_demo(out, seed=seed, sites=sites, side_px=side_px), as_json=json)
+    with progress("items") as bar:
+        report = run_demo(out, seed=seed, sites=sites, side_px=side_px, progress=bar, say=say)
+    show(report, as_json=json)

@@ -29,18 +29,19 @@ class _Lines:
         now = time.monotonic()
         if now - self._last >= _LINE_EVERY_S:
             self._last = now
-            self._say(f"{done} of {total} {self._what}")
+            self.say(f"{done} of {total} {self._what}")
 
     def begin(self, stage: str, epochs: int, steps: int) -> None:
-        self._say(f"{stage}: up to {epochs} epochs of {steps} steps")
+        self.say(f"{stage}: up to {epochs} epochs of {steps} steps")
 
     def step(self) -> None:
         """Steps are too many for a log."""
 
     def epoch(self, row: EpochRow) -> None:
-        self._say(row.line())
+        self.say(row.line())
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """A line of its own."""
         self._console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -68,9 +69,13 @@ class _Bar:
             self._bar.advance(self._task)
 
     def epoch(self, row: EpochRow) -> None:
-        self._bar.console.print(row.line(), highlight=False, markup=False)
+        self.say(row.line())
         if self._task is not None:
             self._bar.reset(self._task, description=f"{row.stage} {row.epoch}/{row.epochs}")
+
+    def say(self, line: str) -> None:
+        """A line above the bar."""
+        self._bar.console.print(line, highlight=False, markup=False)
 
 
 @contextmanager

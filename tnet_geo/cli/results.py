@@ -11,7 +11,7 @@ from typer import Argument, Option
 
 import tnet_geo
 from tnet_geo.cli.groups import group
-from tnet_geo.cli.show import show
+from tnet_geo.cli.show import show, write_new
 from tnet_geo.errors import UsageError
 
 __all__ = ["app"]
@@ -19,6 +19,9 @@ __all__ = ["app"]
 app = group("Ask what came out.")
 
 ResultsFolder = Annotated[Path, Argument(metavar="RESULTS", help="What classify wrote.")]
+
+
+ArchiveNow = Annotated[Path | None, Option("--archive", help="Archive, if it has moved since.")]
 
 
 class Format(StrEnum):
@@ -51,7 +54,7 @@ def query(
     if out is None:
         sys.stdout.buffer.write(content)
     else:
-        out.write_bytes(content)
+        write_new(out, content)
 
 
 @app.command()
@@ -72,6 +75,7 @@ def summary(
 def report(
     results: ResultsFolder,
     out: Annotated[Path, Option("--out", "-o", help="The page to write.")],
+    archive: ArchiveNow = None,
 ) -> None:
     """Write one page that works offline.
 
@@ -81,7 +85,7 @@ def report(
     """
     from tnet_geo.results.report import write_report
 
-    write_report(tnet_geo.Results.open(results), out)
+    write_report(tnet_geo.Results.open(results), out, archive=archive)
     print(out)
 
 
@@ -90,6 +94,7 @@ def picture(
     results: ResultsFolder,
     site: Annotated[str, Argument(metavar="SITE", help="Id of a site.")],
     out: Annotated[Path, Option("--out", "-o", help="The PNG to write.")],
+    archive: ArchiveNow = None,
 ) -> None:
     """Draw the walk of one site on its picture.
 
@@ -97,5 +102,5 @@ def picture(
     """
     from tnet_geo.results.drawing import picture as draw
 
-    out.write_bytes(draw(tnet_geo.Results.open(results), site))
+    write_new(out, draw(tnet_geo.Results.open(results), site, archive=archive))
     print(out)

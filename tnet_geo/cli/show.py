@@ -5,23 +5,30 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from enum import Enum
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
+from tnet_geo.errors import OutputExists
 from tnet_geo.units import bytes_text, seconds_text
 
 if TYPE_CHECKING:
     from tnet_geo.imagery import Manifest
 
-__all__ = ["as_json_text", "as_lines", "show", "show_manifest"]
+__all__ = ["as_json_text", "as_lines", "say", "show", "show_manifest", "write_new"]
 
 
 def show(report: object, *, as_json: bool) -> None:
     """Print a report: a dataclass, with a `lines()` of its own if it has better words than ours."""
     print(as_json_text(report) if as_json else "\n".join(as_lines(report)))
+
+
+def say(line: str) -> None:
+    """Talk, on stderr: stdout is for data."""
+    print(line, file=sys.stderr)
 
 
 def as_json_text(report: object) -> str:
@@ -59,6 +66,19 @@ def show_manifest(manifest: Manifest) -> None:
     splits = Counter(site.split or "no split" for site in sites)
     print(f"{manifest.path}: {len(sites)} sites in {len(manifest.scenes())} scenes, {len(labels)} classes")
     print(", ".join(f"{name} {count}" for name, count in sorted(splits.items())))
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write a file that is not there yet.
+
+    Raises:
+        OutputExists: it is there.
+    """
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except FileExistsError as error:
+        raise OutputExists(str(path)) from error
 
 
 def _words(key: str, value: Any) -> str:
