@@ -43,7 +43,9 @@ def land(seed: int, side: int = 512) -> tuple[NDArray[np.uint8], tuple[int, int]
     picture[:] = (124, 136, 92)
     for _ in range(14):
         colour = np.array([118, 128, 84]) + rng.normal(0, 18, 3)
-        box = cv2.boxPoints((tuple(rng.uniform(0, side, 2)), tuple(rng.uniform(60, 200, 2)), rng.uniform(0, 90)))
+        box = cv2.boxPoints(
+            (tuple(rng.uniform(0, side, 2)), tuple(rng.uniform(60, 200, 2)), rng.uniform(0, 90))
+        )
         cv2.fillPoly(picture, [box.astype(np.int32)], colour.tolist(), cv2.LINE_AA)
     wood = smooth(rng, side, 6) > 0.62
     picture[wood] = np.array([52, 78, 48]) + 26 * smooth(rng, side, 128)[wood][:, None]

@@ -8,8 +8,7 @@ from typing import Annotated
 from typer import Option
 
 from tnet_geo.cli.progress import progress
-from tnet_geo.cli.progress import progress
-from tnet_geo.cli.show import say, show
+from tnet_geo.cli.show import show
 
 __all__ = ["demo"]
 
@@ -30,6 +29,6 @@ def demo(
     """
     from tnet_geo.demo import run_demo
 
-    with progress("items") as bar:
-        report = run_demo(out, seed=seed, sites=sites, side_px=side_px, progress=bar, say=say)
+    with progress("scenes") as bar:
+        report = run_demo(out, seed=seed, sites=sites, side_px=side_px, progress=bar, say=bar.say)
     show(report, as_json=json)

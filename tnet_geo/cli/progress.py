@@ -51,7 +51,6 @@ class _Bar:
     def __init__(self, what: str, bar: Progress) -> None:
         self._what, self._bar = what, bar
         self._task: TaskID | None = None
-        self._stage, self._epochs = "", 0
 
     def __call__(self, done: int, total: int) -> None:
         if self._task is None:
@@ -59,10 +58,9 @@ class _Bar:
         self._bar.update(self._task, completed=done, total=total)
 
     def begin(self, stage: str, epochs: int, steps: int) -> None:
-        self._stage, self._epochs = stage, epochs
         if self._task is not None:
             self._bar.remove_task(self._task)
-        self._task = self._bar.add_task(stage, total=steps)
+        self._task = self._bar.add_task(f"{stage} 0/{epochs}", total=steps)
 
     def step(self) -> None:
         if self._task is not None:

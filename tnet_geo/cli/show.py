@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from enum import Enum
@@ -18,17 +17,12 @@ from tnet_geo.units import bytes_text, seconds_text
 if TYPE_CHECKING:
     from tnet_geo.imagery import Manifest
 
-__all__ = ["as_json_text", "as_lines", "say", "show", "show_manifest", "write_new"]
+__all__ = ["as_json_text", "as_lines", "show", "show_manifest", "write_new"]
 
 
 def show(report: object, *, as_json: bool) -> None:
     """Print a report: a dataclass, with a `lines()` of its own if it has better words than ours."""
     print(as_json_text(report) if as_json else "\n".join(as_lines(report)))
-
-
-def say(line: str) -> None:
-    """Talk, on stderr: stdout is for data."""
-    print(line, file=sys.stderr)
 
 
 def as_json_text(report: object) -> str:

@@ -25,6 +25,8 @@ from tnet_geo.grid import Window
 __all__ = ["RasterInfo", "RasterSource", "open_raster", "source_digest"]
 
 DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
+MOST_BANDS = 1024
+"""A few hundred bytes of header can declare more bands than memory holds."""
 _CACHE_MB = 128
 """GDAL's own default is 5 % of the machine's memory in every process."""
 
@@ -107,14 +109,16 @@ def open_raster(source: str) -> RasterSource:
 
 
 def _source_of(dataset: Any, source: str) -> RasterSource:
-    colours = dataset.colorinterp
+    if dataset.count > MOST_BANDS:
+        raise SourceUnreadable(source, f"it declares {dataset.count} bands, more than {MOST_BANDS}")
+    colours, masks = dataset.colorinterp, dataset.mask_flag_enums
     bands = [n for n in dataset.indexes if colours[n - 1] != ColorInterp.alpha]
     palette = _palette_of(dataset) if colours[0] == ColorInterp.palette else None
     dtypes = {dataset.dtypes[n - 1] for n in bands}
     if not bands or not dtypes <= set(DTYPES) or len(dtypes) > 1:
         raise SourceUnreadable(source, f"its pixels are {', '.join(sorted(dtypes)) or 'alpha alone'}, not {', '.join(DTYPES)}")
     dtype = dtypes.pop()
-    flags = [set(dataset.mask_flag_enums[n - 1]) for n in bands]
+    flags = [set(masks[n - 1]) for n in bands]
     all_valid = all(flag == {MaskFlags.all_valid} for flag in flags) and np.dtype(dtype).kind != "f"
     info = RasterInfo(
         source=source,

@@ -64,8 +64,9 @@ def picture(results: Walks, site: str, *, archive: Scenes | str | Path | None = 
     walk = results.walks([site])[0]
     figure = _figure(walk, scenery_of(walk, scenes_of(results, archive)))
     png = io.BytesIO()
+    FigureCanvasAgg(figure)
     # No version of matplotlib in the file: the same walk gives the same bytes.
-    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
+    figure.savefig(png, format="png", metadata={"Software": None})
     return png.getvalue()
 
 
@@ -83,7 +84,13 @@ def _figure(walk: Walk, scenery: Scenery) -> Figure:
         (4.43, walk.label, 16, "bold", INK),
         (4.08, _verdict(walk), 9.5, "normal", INK),
         (3.86, _cost(walk), 9.5, "normal", MUTED),
-        (0.32, f"evidence for {walk.label!r}: with the bias {walk.bias:+.2f}, {_sum(walk)}", 8.5, "normal", MUTED),
+        (
+            0.32,
+            f"evidence for {walk.label!r}: with the bias {walk.bias:+.2f}, {_sum(walk)}",
+            8.5,
+            "normal",
+            MUTED,
+        ),
     ):
         figure.text(left / width, height / HEIGHT_IN, text, size=size, weight=weight, color=colour, va="top")
     shares = [0.0, *(look.evidence for look in looks)]
@@ -113,7 +120,11 @@ def _cost(walk: Walk) -> str:
 
 
 def _sum(walk: Walk) -> str:
-    looks = f"{len(walk.looks)} looks add up" if len(walk.looks) <= MOST_LOOKS else f"all {len(walk.looks)} looks add up"
+    looks = (
+        f"{len(walk.looks)} looks add up"
+        if len(walk.looks) <= MOST_LOOKS
+        else f"all {len(walk.looks)} looks add up"
+    )
     return f"{looks} to the logit {walk.logit:.2f}"
 
 
@@ -148,10 +159,13 @@ def _outline(
 
 def _number(axes: Axes, mark: Mark) -> None:
     side = mark.label_side
-    axes.add_patch(Rectangle((mark.label_left, mark.label_top), side, side, facecolor=mark.colour, linewidth=0))
+    axes.add_patch(
+        Rectangle((mark.label_left, mark.label_top), side, side, facecolor=mark.colour, linewidth=0)
+    )
     centre = (mark.label_left + side / 2, mark.label_top + side / 2)
-    style = {"ha": "center", "va": "center_baseline", "size": 8, "weight": "bold", "color": INK}
-    axes.text(*centre, str(mark.number), **style)
+    axes.text(
+        *centre, str(mark.number), ha="center", va="center_baseline", size=8, weight="bold", color=INK
+    )
 
 
 def _draw_crop(axes: Axes, look: Look, crop: Picture) -> None:

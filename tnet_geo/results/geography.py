@@ -80,9 +80,19 @@ def _footprint(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> Footprint 
     centre_lon, centre_lat = float(lon[-1]), float(lat[-1])
     crosses = float(np.ptp(lon)) > 180
     ring = np.stack([np.where(lon < 0, lon + 360, lon) if crosses else lon, lat], axis=-1)[:-1]
-    polygon = shapely.simplify(shapely.Polygon(ring), STRAIGHT_DEG)
-    if crosses:
-        west = shapely.intersection(polygon, shapely.box(0, -90, 180, 90))
-        east = shapely.intersection(polygon, shapely.box(180, -90, 360, 90))
-        polygon = shapely.MultiPolygon([west, shapely.transform(east, lambda xy: xy - (360, 0))])
-    return Footprint(centre_lon, centre_lat, polygon)
+    outline = _simple(ring)
+    if not crosses:
+        return Footprint(centre_lon, centre_lat, outline)
+    halves = (
+        shapely.intersection(outline, shapely.box(0, -90, 180, 90)),
+        shapely.transform(shapely.intersection(outline, shapely.box(180, -90, 360, 90)), lambda at: at - (360, 0)),
+    )
+    parts = [half for half in halves if isinstance(half, shapely.Polygon) and not half.is_empty]
+    return Footprint(centre_lon, centre_lat, shapely.MultiPolygon(parts))
+
+
+def _simple(ring: NDArray[np.float64]) -> shapely.Polygon:
+    """The polygon of a ring [n, (lon, lat)] with no more corners than it needs."""
+    polygon = shapely.Polygon(ring)
+    simple = shapely.simplify(polygon, STRAIGHT_DEG)
+    return simple if isinstance(simple, shapely.Polygon) else polygon

@@ -82,16 +82,19 @@ def _corners(box: tuple[float, float, float, float], label: float) -> Iterator[t
     left, top, width, height = box
     right, bottom = left + width, top + height
     if min(width, height) > 2.2 * label:
-        yield from ((left, top), (right - label, top), (left, bottom - label), (right - label, bottom - label))
+        yield from (
+            (left, top),
+            (right - label, top),
+            (left, bottom - label),
+            (right - label, bottom - label),
+        )
     else:
         yield from ((left, top - label), (left, bottom), (left - label, top), (right, top))
 
 
 def _is_free(place: tuple[float, float], label: float, marks: Sequence[Mark], ground: Window) -> bool:
     left, top = place
-    on_picture = (
-        ground.col <= left <= ground.right - label and ground.row <= top <= ground.bottom - label
-    )
+    on_picture = ground.col <= left <= ground.right - label and ground.row <= top <= ground.bottom - label
     return on_picture and not any(
         abs(mark.label_left - left) < label and abs(mark.label_top - top) < label for mark in marks
     )

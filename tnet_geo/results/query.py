@@ -40,8 +40,8 @@ class Results:
     """What the latest finished run of a folder answered.
 
     >>> results = Results.open("RESULTS")  # doctest: +SKIP
-    >>> results.query("SELECT label, count(*) AS sites FROM predictions GROUP BY 1").to_pylist()  # doctest: +SKIP
-    [{'label': 'quarry', 'sites': 12}]
+    >>> results.query("SELECT count(*) AS sites FROM predictions").to_pylist()  # doctest: +SKIP
+    [{'sites': 112}]
     """
 
     def __init__(self, path: Path, record: RunRecord) -> None:
@@ -193,7 +193,9 @@ def _refusal(sql: str, error: duckdb.Error) -> QueryRefused:
     if isinstance(error, duckdb.BinderException | duckdb.CatalogException):
         return QueryRefused(f"does not fit the tables ({_first_line(error)})", _known_columns(sql))
     if isinstance(error, duckdb.PermissionException):
-        return QueryRefused("reaches for a file", "only the tables predictions, trails and failed can be read")
+        return QueryRefused(
+            "reaches for a file", "only the tables predictions, trails and failed can be read"
+        )
     if isinstance(error, duckdb.OutOfMemoryException):
         remedy = "select fewer columns or rows, or open the Parquet files with DuckDB itself"
         return QueryRefused(f"needs more than {MEMORY} of the memory", remedy)

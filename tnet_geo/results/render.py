@@ -22,8 +22,8 @@ CELL = 60
 def render(table: pa.Table, form: Literal["table", "csv", "json", "parquet"] | str) -> bytes:
     """`table` in one of four forms; text is UTF-8 and ends with a line break.
 
-    table: aligned columns, six digits, long cells cut. csv: RFC 4180 with \\n. json: a list of
-    objects, numbers that are none as null. parquet: GeoParquet 1.1 if there is a column `geometry`.
+    table: aligned columns, six digits, long cells cut. csv: RFC 4180 with line feeds. json: a
+    list of objects, numbers that are none as null. parquet: GeoParquet 1.1 if there is a column `geometry`.
     A geometry is WKT in the first two and GeoJSON in json.
 
     Raises:
@@ -35,7 +35,9 @@ def render(table: pa.Table, form: Literal["table", "csv", "json", "parquet"] | s
     rows = [[column[n].as_py() for column in table.columns] for n in range(table.num_rows)]
     if form == "csv":
         text = io.StringIO(newline="")
-        csv.writer(text, lineterminator="\n").writerows([names, *([_text(cell) for cell in row] for row in rows)])
+        csv.writer(text, lineterminator="\n").writerows(
+            [names, *([_text(cell) for cell in row] for row in rows)]
+        )
         return text.getvalue().encode()
     if form == "json":
         plain = [dict(zip(names, map(_plain, row), strict=True)) for row in rows]

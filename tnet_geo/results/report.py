@@ -93,18 +93,22 @@ def write_report(
     if path.exists() and not _is_ours(path):
         raise OutputExists(str(path))
     summary, record = results.summary(), results.record
-    page = _environment().get_template("report.html.j2").render(
-        generator=GENERATOR,
-        title=title or "What the walks found",
-        question=question or _question(record.classes, record.selected),
-        record=record,
-        summary=summary,
-        comparison=_charts(comparison) if comparison else None,
-        confusions=_confusions(results),
-        depths=_depths(results),
-        sheets=_sheets(results, sites, archive),
-        failures=results.failures(),
-        most_reasons=MOST_REASONS,
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            generator=GENERATOR,
+            title=title or "What the walks found",
+            question=question or _question(record.classes, record.selected),
+            record=record,
+            summary=summary,
+            comparison=_charts(comparison) if comparison else None,
+            confusions=_confusions(results),
+            depths=_depths(results),
+            sheets=_sheets(results, sites, archive),
+            failures=results.failures(),
+            most_reasons=MOST_REASONS,
+        )
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")

@@ -13,9 +13,6 @@ from tnet_geo.trail import Answer
 
 __all__ = ["FAILED", "PREDICTIONS", "TABLES", "TRAILS", "PredictionRow", "RunRecord"]
 
-VERSION = 1
-"""Of the format of results; readers refuse others."""
-
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """What ids of runs and names of parts look like: they become names of files."""
 
@@ -60,7 +57,9 @@ TRAILS = pa.schema(
 )
 """One row per look."""
 
-FAILED = pa.schema([pa.field("site_id", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)])
+FAILED = pa.schema(
+    [pa.field("site_id", pa.string(), nullable=False), pa.field("reason", pa.string(), nullable=False)]
+)
 """One row per site that was set aside."""
 
 TABLES = {"predictions": PREDICTIONS, "trails": TRAILS, "failed": FAILED}
@@ -94,7 +93,7 @@ class RunRecord(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     format: Literal["tnet-geo results"] = "tnet-geo results"
-    version: Literal[1] = VERSION
+    version: Literal[1] = 1
     id: Annotated[str, Field(pattern=NAME)]
     finished: str
     """ISO 8601, UTC. Of several runs the one that finished last is the latest."""

@@ -1,10 +1,10 @@
 """Parts of a run and its record on disk: whole or absent, the same bytes for the same answers.
 
-    RESULTS/trails/run=<id>/part-<name>.parquet         GeoParquet 1.1
-    RESULTS/failed/run=<id>/part-<name>.parquet         absent where nothing was set aside
-    RESULTS/predictions/run=<id>/part-<name>.parquet    GeoParquet 1.1; written last: the part's seal
-    RESULTS/runs/<id>.json                              written when all parts are there
-    RESULTS/failed.csv                                  what the latest run has set aside
+RESULTS/trails/run=<id>/part-<name>.parquet         GeoParquet 1.1
+RESULTS/failed/run=<id>/part-<name>.parquet         absent where nothing was set aside
+RESULTS/predictions/run=<id>/part-<name>.parquet    GeoParquet 1.1; written last: the part's seal
+RESULTS/runs/<id>.json                              written when all parts are there
+RESULTS/failed.csv                                  what the latest run has set aside
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 
 from tnet_geo.errors import Incomplete
 from tnet_geo.results.geoparquet import parquet_bytes
-from tnet_geo.results.schema import FAILED, NAME, PREDICTIONS, TRAILS, PredictionRow, RunRecord
+from tnet_geo.results.schema import FAILED, NAME, PredictionRow, RunRecord
 from tnet_geo.results.tables import prediction_table, trail_table
 from tnet_geo.trail import Failure
 
@@ -156,7 +156,9 @@ def _replace(path: Path, content: bytes | None) -> None:
 
 def _site_ids(root: Path, table: str, run: str) -> list[str]:
     files = part_files(root, table, run)
-    return [site for file in files for site in pq.read_table(file, columns=["site_id"])["site_id"].to_pylist()]
+    return [
+        site for file in files for site in pq.read_table(file, columns=["site_id"])["site_id"].to_pylist()
+    ]
 
 
 def _failed_rows(root: Path, run: str) -> list[tuple[str, str]]:

@@ -105,18 +105,21 @@ class Summary:
 
     def lines(self) -> list[str]:
         """The same for people."""
-        text = [f"run {self.run}: {self.selected} sites selected, {self.answered} answered, {self.set_aside} set aside"]
+        counts = f"{self.selected} sites selected, {self.answered} answered, {self.set_aside} set aside"
+        text = [f"run {self.run}: {counts}"]
         if self.accuracy is not None:
             text.append(f"accuracy {self.accuracy:.3f} ({self.correct} of {self.known} whose class is known)")
         if self.tiles is not None:
-            cost = f"{self.tiles:.2f} tiles, {bytes_text(self.bytes or 0)}, {self.pixel_fraction or 0:.1%} of the pixels"
+            share = f"{self.pixel_fraction or 0:.1%} of the pixels"
+            cost = f"{self.tiles:.2f} tiles, {bytes_text(self.bytes or 0)}, {share}"
             text.append(f"per site {cost}; {seconds_text(self.seconds)} in all")
         width = max((len(row.label) for row in self.classes), default=0)
         text += ["", f"{'class':{width}}  sites  confidence  expected  precision  recall"]
         for row in self.classes:
-            figures = (_figure(row.confidence), row.expected or "", _figure(row.precision), _figure(row.recall))
-            text.append(f"{row.label:{width}}  {row.sites:5}  {figures[0]:>10}  {figures[1]:>8}  {figures[2]:>9}  {figures[3]:>6}")
-        return [line.rstrip() for line in text]
+            sure, precision, recall = map(_figure, (row.confidence, row.precision, row.recall))
+            counted = f"{row.label:{width}}  {row.sites:5}  {sure:>10}  {row.expected or '':>8}"
+            text.append(f"{counted}  {precision:>9}  {recall:>6}".rstrip())
+        return text
 
 
 def _figure(value: float | None) -> str:

@@ -51,7 +51,9 @@ class Walk:
         return len(self.looks) * (2 * self.half_px) ** 2 / (self.window.height * self.window.width)
 
 
-def walks_of(predictions: Iterable[Mapping[str, Any]], trails: Iterable[Mapping[str, Any]]) -> dict[str, Walk]:
+def walks_of(
+    predictions: Iterable[Mapping[str, Any]], trails: Iterable[Mapping[str, Any]]
+) -> dict[str, Walk]:
     """Rows of the two tables as one walk per site, looks in the order in which they were made."""
     looks: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for row in trails:
@@ -61,7 +63,18 @@ def walks_of(predictions: Iterable[Mapping[str, Any]], trails: Iterable[Mapping[
 
 def _walk(row: Mapping[str, Any], looks: list[Mapping[str, Any]]) -> Walk:
     looks = sorted(looks, key=lambda look: int(look["look"]))
-    same = ("site_id", "scene_id", "label", "confidence", "expected", "logit", "bias", "bytes_decoded", "lon", "lat")
+    same = (
+        "site_id",
+        "scene_id",
+        "label",
+        "confidence",
+        "expected",
+        "logit",
+        "bias",
+        "bytes_decoded",
+        "lon",
+        "lat",
+    )
     return Walk(
         **{name: row[name] for name in same},
         probabilities=tuple(row["probabilities"]),
