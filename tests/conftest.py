@@ -11,6 +11,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+from tests.archives import TinyArchive, tiny_archive
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 
@@ -27,3 +29,9 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("real imagery is not here: no folder ../shared/data beside the project")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyArchive:
+    """36 small labelled scenes with their pyramids; tests must leave it as it is."""
+    return tiny_archive(tmp_path_factory.mktemp("tiny"))

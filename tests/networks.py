@@ -7,11 +7,15 @@ import torch
 from tnet_geo.model import Bundle, BundleFacts, NetworkSettings, PixelSettings, TraversalNetwork, WalkSettings
 
 
-def small_network(seed: int, *, classes: int = 3, base_px: int = 32, depths: int = 4, bands: int = 3) -> TraversalNetwork:
+def small_network(
+    seed: int, *, classes: int = 3, base_px: int = 32, depths: int = 4, bands: int = 3
+) -> TraversalNetwork:
     """A network in evaluation mode with random weights, also where fresh ones are zero."""
     torch.manual_seed(seed)
     pixels = PixelSettings(bands=bands, mean=(120.0,) * bands, std=(60.0,) * bands)
-    network = TraversalNetwork(NetworkSettings(base_px=base_px, classes=classes, depths=depths, pixels=pixels))
+    network = TraversalNetwork(
+        NetworkSettings(base_px=base_px, classes=classes, depths=depths, pixels=pixels)
+    )
     with torch.no_grad():
         for weight in (network.depth.weight, network.position.weight, network.location.depth.weight):
             weight.normal_(0, 0.3)
@@ -22,8 +26,12 @@ def small_network(seed: int, *, classes: int = 3, base_px: int = 32, depths: int
     return network.eval()
 
 
-def small_bundle(seed: int = 0, *, walk: WalkSettings | None = None, base_px: int = 32, bands: int = 3) -> Bundle:
+def small_bundle(
+    seed: int = 0, *, walk: WalkSettings | None = None, base_px: int = 32, bands: int = 3
+) -> Bundle:
     """A bundle of classes a, b, c around a small network."""
     network = small_network(seed, base_px=base_px, bands=bands)
-    facts = BundleFacts(classes=("a", "b", "c"), network=network.settings, walk=walk or WalkSettings(keep=(2, 1)))
+    facts = BundleFacts(
+        classes=("a", "b", "c"), network=network.settings, walk=walk or WalkSettings(keep=(2, 1))
+    )
     return Bundle(facts, network, digest="0" * 64)

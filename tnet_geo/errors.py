@@ -142,9 +142,7 @@ class NoImages(Refused):
         self.root, self.suffixes = root, suffixes
 
     def __str__(self) -> str:
-        return (
-            f"{self.root} holds no image: put {self.suffixes} files into one folder per class below it."
-        )
+        return f"{self.root} holds no image: put {self.suffixes} files into one folder per class below it."
 
 
 class InvalidRunFile(Refused):

@@ -185,7 +185,9 @@ def _containing_step(start: int, length: int, step: int) -> int | None:
     return min(range(first, last + 1), key=lambda k: abs(2 * (k + 1) * step - 2 * start - length))
 
 
-def disjoint_tiles(window: Window, level: int, half_px: int, offset: tuple[int, int] = (0, 0)) -> Iterator[Tile]:
+def disjoint_tiles(
+    window: Window, level: int, half_px: int, offset: tuple[int, int] = (0, 0)
+) -> Iterator[Tile]:
     """Tiles of one level that together cover `window` without overlap, row by row.
 
     `offset` (0 or 1 half, down and right) shifts the lattice of tiles; what the shift uncovers at

@@ -54,7 +54,9 @@ def task(seed: int, window: Window | None = None, side: int = 256, broken: Seque
     return SiteTask(f"site {seed}", reader, window or Window(0, 0, side, side))
 
 
-def plain_walk(network: torch.nn.Module, site: SiteTask, keep: WalkSettings) -> tuple[list[Tile], torch.Tensor]:
+def plain_walk(
+    network: torch.nn.Module, site: SiteTask, keep: WalkSettings
+) -> tuple[list[Tile], torch.Tensor]:
     """One site, one look at a time, written from the definition: the oracle."""
     root = root_of(site.window, HALF_PX)
     looked: list[Tile] = []
@@ -150,7 +152,9 @@ def test_probabilities_along_the_path_add_up_in_logarithms() -> None:
         assert wish.parent is not None
         parent = looked[wish.parent]
         assert 1 / 9 <= wish.probability < 1 or wish.depth == 1
-        assert wish.path_log_probability == pytest.approx(parent.path_log_probability + np.log(wish.probability))
+        assert wish.path_log_probability == pytest.approx(
+            parent.path_log_probability + np.log(wish.probability)
+        )
 
 
 def test_dense_looks_at_every_native_tile_once_and_random_follows_its_seed() -> None:

@@ -26,7 +26,9 @@ def test_there_are_eight_turns() -> None:
 
 
 @pytest.mark.parametrize("turn", all_turns(), ids=lambda turn: "".join(map(str, turn.order)))
-def test_the_child_at_a_turned_place_shows_the_turned_pixels_of_the_child_that_order_names(turn: SiteAugmentation) -> None:
+def test_the_child_at_a_turned_place_shows_the_turned_pixels_of_the_child_that_order_names(
+    turn: SiteAugmentation,
+) -> None:
     # The finer level is the parent's pixels doubled, so that a child is a crop of its parent, enlarged.
     coarse = random_pixels(1, (32, 32))
     reader = MemoryReader.of(coarse.repeat(2, axis=1).repeat(2, axis=2), half_px=16)

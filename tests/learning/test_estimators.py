@@ -60,13 +60,17 @@ def exact_gradient() -> Tensor:
 
 def test_probabilities_of_all_walks_sum_to_one_and_single_walks_have_their_known_probability() -> None:
     logits = parameters()
-    assert sum(torch.exp(log_probability(logits, walk)) for walk in walks()).item() == pytest.approx(1, abs=1e-12)
+    assert sum(torch.exp(log_probability(logits, walk)) for walk in walks()).item() == pytest.approx(
+        1, abs=1e-12
+    )
     assert torch.exp(log_probability(logits, (2, 0, 1, 0))).item() == pytest.approx(0.151679, abs=1e-6)
     assert torch.exp(log_probability(logits, (1, 0, 1, 1))).item() == pytest.approx(0.007291, abs=1e-6)
 
 
 def test_enumeration_gives_the_published_gradient() -> None:
-    torch.testing.assert_close(exact_gradient(), torch.tensor(GRADIENT, dtype=torch.float64), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        exact_gradient(), torch.tensor(GRADIENT, dtype=torch.float64), atol=1e-6, rtol=0
+    )
 
 
 def expected_estimate(baseline: str) -> Tensor:
@@ -98,7 +102,9 @@ def test_the_loss_has_the_estimator_as_its_negative_gradient_and_none_through_re
     rewards = torch.tensor([[reward(walk) for walk in pair]], dtype=torch.float64, requires_grad=True)
     signal = leave_one_out(rewards.detach())[0]
     by_hand = torch.autograd.grad((signal * taken[0]).sum() / 2, logits, retain_graph=True)[0]
-    gradient, through_rewards = torch.autograd.grad(policy_loss(taken, rewards), (logits, rewards), allow_unused=True)
+    gradient, through_rewards = torch.autograd.grad(
+        policy_loss(taken, rewards), (logits, rewards), allow_unused=True
+    )
     assert through_rewards is None
     torch.testing.assert_close(gradient, -by_hand)
 
@@ -115,7 +121,9 @@ def test_gumbel_top_k_draws_ordered_pairs_with_the_plackett_luce_law() -> None:
     picks = sample_children(logits.expand(draws, 4), everyone.expand(draws, 4), 2, generator)
     pairs = list(itertools.permutations(range(4), 2))
     observed = torch.tensor([float(sum(tuple(pick) == pair for pick in picks)) for pair in pairs])
-    each = plackett_luce_log_prob(logits.expand(12, 4), everyone.expand(12, 4), [list(pair) for pair in pairs])
+    each = plackett_luce_log_prob(
+        logits.expand(12, 4), everyone.expand(12, 4), [list(pair) for pair in pairs]
+    )
     expected = draws * torch.exp(each)
     assert expected[0].item() / draws == pytest.approx(0.157127, abs=1e-6)
     chi_square = ((observed - expected) ** 2 / expected).sum().item()

@@ -33,7 +33,8 @@ class Scenes:
 
 def smooth(rng: np.random.Generator, side: int, cells: int) -> NDArray[np.float32]:
     """A field between 0 and 1 that varies over side / cells pixels."""
-    return cv2.resize(rng.random((cells, cells), np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    field = cv2.resize(rng.random((cells, cells), np.float32), (side, side), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(field, np.float32)
 
 
 def land(seed: int, side: int = 512) -> tuple[NDArray[np.uint8], tuple[int, int]]:

@@ -12,15 +12,15 @@ from typing import Protocol
 
 from tnet_geo.demo.scenes import generate_scenes
 from tnet_geo.errors import OutputExists
-from tnet_geo.imagery import Manifest, manifest_from_folder
+from tnet_geo.imagery import manifest_from_folder
 from tnet_geo.learning import RunSettings
 from tnet_geo.learning.settings import DataSettings
 from tnet_geo.learning.training import Progress
 from tnet_geo.operations.build import build_archive
-from tnet_geo.operations.classify import classify
-from tnet_geo.operations.evaluate import Contestant, Evaluation, evaluate
+from tnet_geo.operations.classification import classify
+from tnet_geo.operations.evaluation import Contestant, Evaluation, contest_lines, evaluate
 from tnet_geo.operations.ledger import run_facts, write_json
-from tnet_geo.operations.train import train_with
+from tnet_geo.operations.training import train_with
 from tnet_geo.results import Results, picture, write_report
 from tnet_geo.units import seconds_text
 
@@ -53,14 +53,9 @@ class DemoReport:
 
     def lines(self) -> list[str]:
         """The table, and where the report is."""
-        text = [f"{self.test_sites} test sites of {self.sites}, seed {self.seed}", ""]
-        text.append("          accuracy    tiles     bytes   pixels   ms a site")
-        for name, row in self.contestants.items():
-            text.append(
-                f"{name:8}  {row.accuracy:8.3f}  {row.tiles:7.2f}  {row.bytes:8.0f}  {row.pixel_fraction:6.1%}"
-                f"  {1000 * row.seconds:10.2f}"
-            )
-        return [*text, "", f"took {seconds_text(self.total_seconds)}", f"report: {self.report}"]
+        title = f"{self.test_sites} test sites of {self.sites}, seed {self.seed}"
+        took = f"took {seconds_text(self.total_seconds)}"
+        return [title, "", *contest_lines(self.contestants), "", took, f"report: {self.report}"]
 
 
 def demo_settings(out: Path, seed: int) -> RunSettings:
@@ -76,7 +71,7 @@ def run_demo(
     sites: int | None = None,
     side_px: int = 512,
     progress: DemoProgress | None = None,
-    say: Callable[[str], None] = lambda line: None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> DemoReport:
     """Scenes, manifest, pyramids, training, comparison, answers, report: everything below `out`.
 
@@ -121,7 +116,8 @@ def _write_pages(folder: Path, evaluation: Evaluation) -> None:
     results = Results.open(folder / "results")
     rows = {name: asdict(row) for name, row in evaluation.contestants.items()}
     write_report(results, folder / "report.html", comparison=rows, title=TITLE)
-    most = results.query("SELECT site_id FROM predictions WHERE label = expected ORDER BY confidence DESC, site_id", rows=1)
+    surest = "SELECT site_id FROM predictions WHERE label = expected ORDER BY confidence DESC, site_id"
+    most = results.query(surest, rows=1)
     if most.num_rows:
         (folder / "walk.png").write_bytes(picture(results, most["site_id"][0].as_py()))
 
@@ -150,14 +146,16 @@ class _Journey:
             raise OutputExists(str(folder), "it holds no demo; name another folder with --out")
         if known is not None and known["asked"] != asked:
             had = ", ".join(f"{key} {value}" for key, value in known["asked"].items())
-            raise OutputExists(str(folder), f"it holds a demo with {had}; name another folder with --out, or remove it")
+            raise OutputExists(
+                str(folder), f"it holds a demo with {had}; name another folder with --out, or remove it"
+            )
         self._state = known or {"asked": asked, "seconds": {}}
         write_json(self._file, self._state)
 
     @property
     def seconds(self) -> float:
         """Of all steps so far."""
-        return sum(self._state["seconds"].values())
+        return float(sum(self._state["seconds"].values()))
 
     def remove(self, name: str) -> None:
         """Clear what an interrupted step has left."""

@@ -1,119 +1,173 @@
-"""The objects that decide a scene's class: panels whose markings average to the same grey.
+"""Clearings and the panels on them: what decides the class, and what only looks as if it did.
 
-Every marking has a period of 4 pixels and a mean of zero over any 4 x 4 block, so that two halvings of
-the resolution erase it. All survive flips and quarter turns.
+Four clearings for every 512 pixels square. One of them, the target, has sandier ground, and the marking of
+its panels is the class of the scene. The others are decoys: empty, or with panels of plain grey, or of
+random texture. Nothing is drawn by chance once the class is known: geometry, contrast, phase and texture
+come from generators that never see it, so scenes of two classes differ only inside the target's panels.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["CLASSES", "Panel", "class_names", "marking", "paint_panel", "place_panels", "plain_interior", "texture_interior"]
+from tnet_geo.demo.landcover import USUAL_SIDE_PX, Chance, Floats, Ground
+from tnet_geo.grid import Window
 
-GREY = 128.0
-KERB, SHADOW = 100.0, 0.72
-SIDES = (12, 16, 20, 24)
-GAP = 4
+__all__ = ["MARKINGS", "PANEL_GREY", "Clearing", "class_names", "lay_out", "paint_panels"]
 
-CLASSES = ("checks", "colour_stripes", "dark_dots", "light_dots", "stripes")
-"""Names of the markings, sorted: the classes of the demo."""
+PANEL_GREY, KERB_GREY, SHADOW = 128.0, 100.0, 0.6
+PANEL_SIDES_PX, GAP_PX, PERIOD_PX = (12, 16, 20, 24), 4, 4
+CLEARING_TONE = np.array((176, 168, 148))
+CUE = 36.0 * np.array((0.6, -0.1, -0.8))
+"""What the target's tone has more than the others' at cue 1: six times the jitter, a d' of 6."""
+
+_STRIPES = np.repeat([1.0, 1.0, -1.0, -1.0], 4).reshape(4, 4)
+_STUDS = np.where((_STRIPES > 0) & (_STRIPES.T > 0), 1.5, -0.5)
+_GREY = (1.0, 1.0, 1.0)
+STEEPEST = 1.5
+"""The largest value in a marking."""
 
 
-@dataclass(frozen=True)
-class Panel:
-    """A rectangle on a yard, and everything about its marking but which one it is."""
+def _marking(cells: NDArray[np.float64], colour: tuple[float, float, float] = _GREY) -> Floats:
+    return np.asarray(cells[:, :, None] * np.array(colour), np.float32)
 
-    row: int
-    col: int
-    height: int
-    width: int
-    """Of the interior; a kerb of one pixel and a shadow of two lie outside it."""
-    amplitude: float
-    phase: tuple[int, int]
-    transposed: bool
 
-    @property
-    def box(self) -> tuple[slice, slice]:
-        """Rows and columns of the interior."""
-        return slice(self.row, self.row + self.height), slice(self.col, self.col + self.width)
+MARKINGS: dict[str, Floats] = {
+    "banded": _marking(_STRIPES, (1.1, -0.2, -0.9)),
+    "chequered": _marking(_STRIPES * _STRIPES.T),
+    "pitted": _marking(-_STUDS),
+    "striped": _marking(_STRIPES),
+    "studded": _marking(_STUDS),
+}
+"""One period of each marking, float32 [4, 4, 3]. Every 4 x 4 block of its tiling averages to 0."""
 
 
 def class_names() -> tuple[str, ...]:
-    """The classes of the demo, sorted."""
-    return CLASSES
+    """The five classes, sorted: how the panels of a target are marked.
+
+    >>> class_names()
+    ('banded', 'chequered', 'pitted', 'striped', 'studded')
+    """
+    return tuple(sorted(MARKINGS))
 
 
-def _cells(values: list[list[float]]) -> NDArray[np.float32]:
-    """A 4 x 4 marking in grey as [4, 4, 3]."""
-    grey = np.array(values, np.float32)
-    return np.repeat(grey[..., None], 3, axis=2)
+@dataclass(frozen=True, slots=True)
+class Clearing:
+    """Bare ground with a yard of panels on it, or none.
+
+    panels  insides of the panels in native pixels, without kerb and shadow
+    centre  row and column of its middle, in native pixels
+    """
+
+    ground: Ground
+    centre: tuple[int, int]
+    panels: tuple[Window, ...]
+    kind: Literal["target", "plain", "texture", "empty"]
 
 
-_STRIPES = _cells([[1, 1, -1, -1]] * 4)
-_DOTS = _cells([[1.5 if max(i, j) < 2 else -0.5 for j in range(4)] for i in range(4)])
-_MARKINGS = {
-    "stripes": _STRIPES,
-    "checks": _cells([[1.0 if (i < 2) == (j < 2) else -1.0 for j in range(4)] for i in range(4)]),
-    "light_dots": _DOTS,
-    "dark_dots": -_DOTS,
-    "colour_stripes": _STRIPES * np.array((1.1, -0.2, -0.9), np.float32),
-}
+def lay_out(chance: Chance, side_px: int, cue: float) -> tuple[Clearing, ...]:
+    """Clearings of a scene, the target first; each 80 to 110 pixels wide, none touching another."""
+    count = max(1, round(4 * (side_px / USUAL_SIDE_PX) ** 2))
+    shapes = [_shape(chance) for _ in range(count)]
+    kinds: tuple[Literal["plain", "texture", "empty"], ...] = ("plain", "texture", "empty")
+    clearings: list[Clearing] = []
+    for (outline, boxes), (x, y) in zip(shapes, _places(chance, side_px, shapes), strict=True):
+        tone, kind = CLEARING_TONE + chance.normal(0, 6, 3), kinds[chance.integers(3)]
+        tone = tone if clearings else tone + cue * CUE
+        ground = Ground((outline + np.array((x, y))).round().astype(np.int32), (tone[0], tone[1], tone[2]))
+        panels = tuple(Window(y + row, x + col, tall, wide) for row, col, tall, wide in boxes.tolist())
+        if not clearings:
+            clearings.append(Clearing(ground, (y, x), panels, "target"))
+        else:
+            clearings.append(Clearing(ground, (y, x), panels if kind != "empty" else (), kind))
+    return tuple(clearings)
 
 
-def marking(panel: Panel, label: str) -> NDArray[np.float32]:
-    """Interior of a panel that carries the marking `label`: float32 [height, width, 3]."""
-    cell = _MARKINGS[label]
-    cell = cell.transpose(1, 0, 2) if panel.transposed else cell
-    cell = np.roll(cell, panel.phase, axis=(0, 1))
-    tiled = np.tile(cell, (-(-panel.height // 4), -(-panel.width // 4), 1))
-    return GREY + panel.amplitude * tiled[: panel.height, : panel.width]
+def paint_panels(
+    land: Floats, chance: Chance, clearings: Sequence[Clearing], label: str, headroom: float
+) -> None:
+    """Paint the panels of all clearings onto `land` [side, side, 3], in place.
+
+    `label` shows inside the target's panels and nowhere else. `headroom` is how far a colour may lie from
+    the panels' grey before the sensor clips it, which would tell dark markings from bright ones from afar.
+    """
+    for clearing in clearings:
+        for panel in clearing.panels:
+            top, left, bottom, right = panel.row, panel.col, panel.bottom, panel.right
+            contrast = np.float32(min(chance.uniform(50, 75), headroom / STEEPEST))
+            phase, turned = chance.integers(0, PERIOD_PX, 2), chance.random() < 0.5
+            texture = chance.standard_normal((panel.height, panel.width), np.float32)
+            land[top + 1 : bottom + 3, left + 1 : right + 3] *= np.float32(SHADOW)
+            land[top - 1 : bottom + 1, left - 1 : right + 1] = KERB_GREY
+            inside = np.zeros((1, 1, 1), np.float32)
+            if clearing.kind == "target":
+                inside = _tiled(MARKINGS[label], panel, phase, turned)
+            elif clearing.kind == "texture":
+                inside = (texture - cv2.blur(texture, (PERIOD_PX, PERIOD_PX)))[:, :, None]
+            land[top:bottom, left:right] = PANEL_GREY + contrast * inside.clip(-STEEPEST, STEEPEST)
 
 
-def plain_interior(panel: Panel) -> NDArray[np.float32]:
-    """Interior of a decoy without any marking."""
-    return np.full((panel.height, panel.width, 3), GREY, np.float32)
+def _tiled(marking: Floats, panel: Window, phase: NDArray[np.int64], turned: bool) -> Floats:
+    """A marking over a panel: float32 [height, width, 3]."""
+    period = np.roll(marking, (int(phase[0]), int(phase[1])), (0, 1))
+    period = period.transpose(1, 0, 2) if turned else period
+    return np.tile(period, (panel.height // PERIOD_PX, panel.width // PERIOD_PX, 1))
 
 
-def texture_interior(chance: np.random.Generator, panel: Panel) -> NDArray[np.float32]:
-    """Interior of a decoy with a random texture, zero on average over every aligned 4 x 4 block."""
-    noise = chance.choice(np.array([-1, 1], np.float32), (panel.height, panel.width))
-    blocks = noise.reshape(panel.height // 4, 4, panel.width // 4, 4)
-    blocks = blocks - blocks.mean(axis=(1, 3), keepdims=True)
-    grey = blocks.reshape(panel.height, panel.width) * panel.amplitude
-    return GREY + np.repeat(grey[..., None], 3, axis=2)
+_Shape = tuple[NDArray[np.float64], NDArray[np.int64]]
 
 
-def place_panels(chance: np.random.Generator, row: int, col: int, radius: float) -> list[Panel]:
-    """Four to six panels inside a circle around (row, col), at least 4 pixels apart."""
-    wanted = int(chance.integers(4, 7))
-    panels: list[Panel] = []
-    for _ in range(400):
-        if len(panels) == wanted:
-            break
-        height, width = (int(side) for side in chance.choice(SIDES, 2))
-        top = row + int(chance.integers(-34, 35)) - height // 2
-        left = col + int(chance.integers(-34, 35)) - width // 2
-        corner = np.hypot(max(row - top, top + height - row), max(col - left, left + width - col))
-        apart = all(
-            top + height + GAP <= other.row
-            or other.row + other.height + GAP <= top
-            or left + width + GAP <= other.col
-            or other.col + other.width + GAP <= left
-            for other in panels
-        )
-        if corner <= radius and apart:
-            phase = (int(chance.integers(4)), int(chance.integers(4)))
-            panels.append(Panel(top, left, height, width, chance.uniform(50, 75), phase, chance.random() < 0.5))
-    return panels
+def _shape(chance: Chance) -> _Shape:
+    """Outline [points, 2] of x, y and panels [n, 4] of row, column, height, width, both about 0."""
+    boxes = _yard(chance)
+    axes = np.sort(chance.uniform(40, 55, 2))
+    if np.ptp(boxes[:, 1]) > np.ptp(boxes[:, 0]):
+        axes = axes[::-1]  # the long axis along the long side of the yard
+    near, far = boxes[:, 1::-1], boxes[:, 1::-1] + boxes[:, 3:1:-1]
+    corners = np.stack(
+        [np.stack([a[:, 0], b[:, 1]], axis=1) for a in (near, far) for b in (near, far)]
+    ).reshape(-1, 2)
+    # The clearing grows until its yard fits: sizes of panels stay as drawn.
+    axes = axes * max(1.0, float(np.hypot(*(corners / axes).T).max()) / 0.92)
+    angle = np.linspace(0, 2 * np.pi, 90, endpoint=False)
+    wobble = 1 + sum(
+        chance.uniform(0, 0.05) * np.cos(k * angle + chance.uniform(0, 2 * np.pi)) for k in (3, 4, 7)
+    )
+    return np.stack([np.cos(angle), np.sin(angle)], axis=1) * axes * np.asarray(wobble)[:, None], boxes
 
 
-def paint_panel(image: NDArray[np.float32], panel: Panel, interior: NDArray[np.float32]) -> None:
-    """Shadow, kerb, interior: the first two are the same for every class."""
-    rows, cols = panel.box
-    shadow = np.s_[rows.start + 1 : rows.stop + 3, cols.start + 1 : cols.stop + 3]
-    image[shadow] *= SHADOW
-    image[rows.start - 1 : rows.stop + 1, cols.start - 1 : cols.stop + 1] = KERB
-    image[rows, cols] = interior
+def _yard(chance: Chance) -> NDArray[np.int64]:
+    """Four to six panels in two rows about 0, 4 pixels apart: [n, 4] of row, column, height, width."""
+    sizes = chance.choice(PANEL_SIDES_PX, (int(chance.integers(4, 7)), 2))
+    half = (len(sizes) + 1) // 2
+    tallest = [int(row[:, 0].max()) for row in (sizes[:half], sizes[half:])]
+    boxes, top = [], -(sum(tallest) + GAP_PX) // 2
+    for row, height in zip((sizes[:half], sizes[half:]), tallest, strict=True):
+        left = -(int(row[:, 1].sum()) + GAP_PX * (len(row) - 1)) // 2
+        for tall, wide in row.tolist():
+            boxes.append((top, left, tall, wide))
+            left += wide + GAP_PX
+        top += height + GAP_PX
+    found = np.array(boxes, np.int64)
+    return found[:, [1, 0, 3, 2]] if chance.random() < 0.5 else found
+
+
+def _places(chance: Chance, side_px: int, shapes: Sequence[_Shape]) -> list[tuple[int, int]]:
+    """Centres x, y of the clearings: none touches another or the edge of the scene."""
+    reaches = [float(np.hypot(*outline.T).max()) for outline, _ in shapes]
+    found: list[tuple[int, int]] = []
+    tries = 0
+    while len(found) < len(reaches):
+        reach, tries = reaches[len(found)], tries + 1
+        x, y = (int(place) for place in chance.uniform(reach + 2, side_px - reach - 2, 2))
+        if all(np.hypot(x - a, y - b) > reach + r + 6 for (a, b), r in zip(found, reaches, strict=False)):
+            found.append((x, y))
+        elif tries % 1000 == 0:
+            found.clear()  # the first ones left no room: begin again
+    return found

@@ -8,8 +8,9 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
@@ -70,25 +71,20 @@ class Manifest:
             return self
         return Manifest([site for site in self.sites if site.split == split], self.path)
 
-    def scenes(self) -> dict[str, str]:
+    def scenes(self) -> Mapping[str, str]:
         """Source of every scene by scene_id, in the order of their first sites."""
         return {site.scene_id: site.scene for site in self.sites}
 
-    @cached_property
-    def _labels(self) -> dict[str | None, set[str]]:
-        found: dict[str | None, set[str]] = {}
-        for site in self.sites:
-            if site.label is not None:
-                found.setdefault(site.split, set()).add(site.label)
-        return found
-
     def classes(self) -> tuple[str, ...]:
-        """Labels of the training split, sorted; of all sites where nothing is marked for training.
+        """Labels of the training split, sorted; of all sites where nothing labelled is for training.
 
         Raises:
             InvalidManifest: validation or test holds a label that training lacks, or nothing is labelled.
         """
-        labels = self._labels
+        labels: dict[str | None, set[str]] = {}
+        for site in self.sites:
+            if site.label is not None:
+                labels.setdefault(site.split, set()).add(site.label)
         known = labels.get("train") or set().union(*labels.values())
         if not known:
             raise InvalidManifest(self.path, "has no labelled site", "give column `label` values")
@@ -110,12 +106,23 @@ def scene_id_of(scene: str) -> str:
     return f"{stem}-{hashlib.sha256(scene.encode()).hexdigest()[:8]}"
 
 
+def scene_place(scene: str, folder: Path) -> str:
+    """Where a scene lies that a table in `folder` names: an absolute path, or the URI as it is."""
+    return scene if "://" in scene else os.path.normpath(folder / scene)
+
+
+def scene_text(place: str, folder: Path) -> str:
+    """A place as a manifest in `folder` writes it: relative when below, so that both can move together."""
+    inside = "://" not in place and Path(place).is_relative_to(folder)
+    return Path(place).relative_to(folder).as_posix() if inside else place
+
+
 def read_manifest(path: str | Path) -> Manifest:
     """Read and check a manifest. Relative scenes are relative to the manifest's folder.
 
     Raises:
         InvalidManifest: missing or unreadable file, missing or unknown column, duplicate or empty id,
-            impossible split or window, one scene_id for two scenes, no rows.
+            impossible split, window or date, one scene_id for two scenes, no rows.
     """
     name = str(path)
     table = _typed(name, _read_table(Path(path)))
@@ -126,37 +133,44 @@ def read_manifest(path: str | Path) -> Manifest:
 def _read_table(path: Path) -> pa.Table:
     try:
         if path.suffix.lower() == ".parquet":
-            return parquet.read_table(path)
+            with parquet.ParquetFile(path) as file:  # a folder named a=b above it adds no column this way
+                return file.read()
         if path.suffix.lower() == ".csv":
-            text = csv.ConvertOptions(
-                column_types={key: pa.string() for key in COLUMNS}, strings_can_be_null=True, null_values=[""]
-            )
-            return csv.read_csv(path, convert_options=text)
-    except (OSError, pa.ArrowInvalid) as error:
-        cause = str(error).splitlines()[0]
+            as_text = {key: pa.string() for key in COLUMNS}
+            options = csv.ConvertOptions(column_types=as_text, strings_can_be_null=True, null_values=[""])
+            return csv.read_csv(path, convert_options=options)
+    except (OSError, pa.ArrowException) as error:
+        cause = " ".join(str(error).split()) or type(error).__name__
         raise InvalidManifest(str(path), f"cannot be read ({cause})", "name a Parquet or CSV file") from error
     raise InvalidManifest(str(path), "is neither .parquet nor .csv", "name a Parquet or CSV file")
 
 
 def _typed(name: str, table: pa.Table) -> pa.Table:
-    """The table with every column of COLUMNS, in its type."""
-    for column in table.column_names:
+    """The table with every column of COLUMNS, in its type; empty text is none."""
+    given = table.column_names
+    for column in given:
         if column not in COLUMNS:
             near = difflib.get_close_matches(column, COLUMNS, n=1, cutoff=0)[0]
-            raise InvalidManifest(name, f"has the unknown column {column!r}", f"did you mean {near!r}; known are {', '.join(COLUMNS)}")
+            remedy = f"did you mean {near!r}; known are {', '.join(COLUMNS)}"
+            raise InvalidManifest(name, f"has the unknown column {column!r}", remedy)
+        if given.count(column) > 1:
+            raise InvalidManifest(name, f"has the column {column!r} more than once", "keep one of them")
     for column in REQUIRED:
-        if column not in table.column_names:
-            raise InvalidManifest(name, f"has no column {column!r}", f"add it; it has {', '.join(table.column_names)}")
+        if column not in given:
+            raise InvalidManifest(name, f"has no column {column!r}", f"add it; it has {', '.join(given)}")
     columns = {}
     for column, kind in COLUMNS.items():
-        if column not in table.column_names:
+        if column not in given:
             columns[column] = pa.chunked_array([pa.nulls(len(table), kind)])
             continue
         try:
-            columns[column] = pc.cast(table[column], kind)
+            values = pc.cast(table[column], kind)
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            cause = str(error).splitlines()[0]
-            raise InvalidManifest(name, f"has a wrong value in column {column!r} ({cause})", f"make it {kind}") from error
+            what = f"has a wrong value in column {column!r} ({' '.join(str(error).split())})"
+            raise InvalidManifest(name, what, f"make it {kind}") from error
+        if kind == pa.string():
+            values = pc.if_else(pc.equal(values, ""), pa.scalar(None, kind), values)
+        columns[column] = values
     return pa.table(columns)
 
 
@@ -164,30 +178,47 @@ def _check_columns(name: str, table: pa.Table) -> None:
     if not len(table):
         raise InvalidManifest(name, "has no rows", "add sites")
     for column in REQUIRED:
-        empty = pc.or_kleene(pc.is_null(table[column]), pc.equal(pc.utf8_length(table[column]), 0))
-        if pc.any(empty, min_count=0).as_py():
-            row = pc.index(pc.fill_null(empty, True), True).as_py()
+        if table[column].null_count:
+            row = pc.index(pc.is_null(table[column]), True).as_py()
             raise InvalidManifest(name, f"has no {column} in row {row + 1}", "fill it in")
     counts = pc.value_counts(table["site_id"])
     if len(counts) < len(table):
-        double = next(entry["values"] for entry in counts.to_pylist() if entry["counts"] > 1)
-        raise InvalidManifest(name, f"has the site_id {double!r} more than once", "make ids unique")
-    strange = pc.drop_null(pc.filter(table["split"], pc.invert(pc.is_in(table["split"], pa.array([*SPLITS, None])))))
-    if len(strange):
-        raise InvalidManifest(name, f"has the split {strange[0].as_py()!r}", f"use {', '.join(SPLITS)} or nothing")
+        double = counts.field("values")[pc.index(pc.greater(counts.field("counts"), 1), True).as_py()]
+        raise InvalidManifest(name, f"has the site_id {double.as_py()!r} more than once", "make ids unique")
+    for split in _distinct(table, "split"):
+        if split not in SPLITS:
+            raise InvalidManifest(name, f"has the split {split!r}", f"use {', '.join(SPLITS)} or nothing")
+    for date in _distinct(table, "date"):
+        if not _is_date(date):
+            remedy = "write ISO 8601, such as 2024-05-31 or 2024-05-31T10:40:00Z"
+            raise InvalidManifest(name, f"has the date {date!r}", remedy)
     _check_windows(name, table)
+
+
+def _distinct(table: pa.Table, column: str) -> list[str]:
+    values: list[str] = pc.drop_null(pc.unique(table[column])).to_pylist()
+    return values
+
+
+def _is_date(text: str) -> bool:
+    """Whether it is ISO 8601, a year or a month alone too."""
+    try:
+        datetime.fromisoformat(text + "-01-01"[: 10 - len(text)] if len(text) in {4, 7} else text)
+    except ValueError:
+        return False
+    return True
 
 
 def _check_windows(name: str, table: pa.Table) -> None:
     given = [pc.cast(pc.is_valid(table[column]), pa.int8()) for column in WINDOW]
     count = pc.add(pc.add(given[0], given[1]), pc.add(given[2], given[3]))
     partial = pc.and_(pc.greater(count, 0), pc.less(count, 4))
-    negative = pc.or_(
+    impossible = pc.or_(
         pc.less(pc.min_element_wise(table["row_off"], table["col_off"]), 0),
         pc.less(pc.min_element_wise(table["height"], table["width"]), 1),
     )
-    for wrong, what in ((partial, "a partial window"), (pc.fill_null(negative, False), "an impossible window")):
-        row = pc.index(wrong, True).as_py()
+    for wrong, what in ((partial, "a partial window"), (impossible, "an impossible window")):
+        row = pc.index(pc.fill_null(wrong, False), True).as_py()
         if row >= 0:
             site = table["site_id"][row].as_py()
             remedy = f"give all of {', '.join(WINDOW)} in native pixels, or none for the whole scene"
@@ -196,45 +227,60 @@ def _check_windows(name: str, table: pa.Table) -> None:
 
 def _sites(name: str, table: pa.Table, folder: Path) -> list[Site]:
     columns = {column: table[column].to_pylist() for column in COLUMNS}
-    sites: list[Site] = []
     places: dict[str, tuple[str, str]] = {}
     owners: dict[str, str] = {}
-    for n, (site_id, scene) in enumerate(zip(columns["site_id"], columns["scene"], strict=True)):
+    sites: list[Site] = []
+    for site_id, scene, scene_id, label, split, row, col, height, width, date in zip(
+        *columns.values(), strict=True
+    ):
         if scene not in places:
-            places[scene] = (scene if "://" in scene else os.path.normpath(folder / scene), scene_id_of(scene))
-        source, default = places[scene]
-        scene_id = columns["scene_id"][n] or default
-        if owners.setdefault(scene_id, source) != source:
-            raise InvalidManifest(name, f"has the scene_id {scene_id!r} for two scenes", "make scene ids unique")
-        rows = [columns[column][n] for column in WINDOW]
-        window = None if rows[0] is None else Window(*rows)
-        label, split, date = columns["label"][n], columns["split"][n], columns["date"][n]
-        sites.append(Site(site_id, source, scene_id, window, label, split, date))
+            places[scene] = scene_place(scene, folder), scene_id_of(scene)
+        place, default = places[scene]
+        if owners.setdefault(scene_id or default, place) != place:
+            what = f"has the scene_id {scene_id or default!r} for two scenes"
+            raise InvalidManifest(name, what, "make scene ids unique")
+        window = None if row is None else Window(row, col, height, width)
+        sites.append(Site(site_id, place, scene_id or default, window, label, split, date))
     return sites
 
 
-def write_manifest(rows: Iterable[Mapping[str, object]], path: str | Path) -> Manifest:
-    """Write rows (keys of COLUMNS) as a manifest, all of it or nothing, and give it back checked.
+def write_manifest(sites: Iterable[Site], path: str | Path) -> Manifest:
+    """Write sites as a manifest, all of it or nothing, and give it back as it is read again.
+
+    Scenes below the manifest's folder are written relative to it, so that both can be moved together.
 
     Raises:
         OutputExists: the file is there.
-        InvalidManifest: the suffix is neither .parquet nor .csv, or the rows break the schema.
+        InvalidManifest: the suffix is neither .parquet nor .csv, or the sites break the schema.
     """
     target = Path(path)
+    name, folder = str(target), target.absolute().parent
     if target.exists():
-        raise OutputExists(str(target))
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=pa.schema(list(COLUMNS.items())))
+        raise OutputExists(name)
+    if target.suffix.lower() not in {".parquet", ".csv"}:
+        raise InvalidManifest(name, "is neither .parquet nor .csv", "name a Parquet or CSV file")
+    table = _typed(name, _table(list(sites), folder))
+    _check_columns(name, table)
+    manifest = Manifest(_sites(name, table, folder), name)
+    folder.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{uuid4().hex}{target.suffix}")
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         if target.suffix.lower() == ".csv":
             csv.write_csv(table, draft)
         else:
             parquet.write_table(table, draft, compression="zstd")
-        checked = read_manifest(draft)
         draft.rename(target)
-    except InvalidManifest as error:
-        raise InvalidManifest(str(target), error.what, error.remedy) from error
     finally:
         draft.unlink(missing_ok=True)
-    return Manifest(checked.sites, str(target))
+    return manifest
+
+
+def _table(sites: Sequence[Site], folder: Path) -> pa.Table:
+    values: dict[str, list[Any]] = {
+        column: [getattr(site, column) for site in sites]
+        for column in ("site_id", "scene", "scene_id", "label", "split", "date")
+    }
+    values["scene"] = [scene_text(scene, folder) for scene in values["scene"]]
+    for column, name in zip(WINDOW, ("row", "col", "height", "width"), strict=True):
+        values[column] = [None if site.window is None else getattr(site.window, name) for site in sites]
+    return pa.table({column: pa.array(values[column], kind) for column, kind in COLUMNS.items()})

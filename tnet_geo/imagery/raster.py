@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import os
+import logging
+import re
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +17,9 @@ from typing import Any, Self
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError  # some of GDAL's errors come through as they are
 from rasterio.enums import ColorInterp, MaskFlags
-from rasterio.errors import NotGeoreferencedWarning, RasterioError, RasterioIOError
+from rasterio.errors import CRSError, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterioWindow
 
 from tnet_geo.errors import SourceUnreadable
@@ -27,8 +30,13 @@ __all__ = ["RasterInfo", "RasterSource", "open_raster", "source_digest"]
 DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
 MOST_BANDS = 1024
 """A few hundred bytes of header can declare more bands than memory holds."""
-_CACHE_MB = 128
-"""GDAL's own default is 5 % of the machine's memory in every process."""
+_SETTINGS = {
+    "GDAL_CACHEMAX": 128,  # MB; GDAL's own default is 5 % of the machine's memory in every process
+    "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # otherwise what is missing of a JPEG is grey
+}
+_LOGGERS = tuple(logging.getLogger(f"rasterio.{name}") for name in ("_env", "_err"))
+_DAMAGE = re.compile(r"corrupt|premature|truncated", re.IGNORECASE)
+_PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +64,9 @@ class RasterInfo:
 class RasterSource:
     """One open raster: one handle, for one thread. A context manager."""
 
-    def __init__(self, dataset: Any, info: RasterInfo, bands: list[int], palette: NDArray[np.uint8] | None) -> None:
+    def __init__(
+        self, dataset: Any, info: RasterInfo, bands: list[int], palette: NDArray[np.uint8] | None
+    ) -> None:
         self.info = info
         self._dataset, self._bands, self._palette = dataset, bands, palette
 
@@ -71,8 +81,7 @@ class RasterSource:
     def read(self, window: Window) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
         """Pixels [bands, y, x] and validity uint8 [y, x] (0 or 255; None: all valid) of a window.
 
-        Pixels that are not valid come as they are stored: whoever looks at them goes by the validity.
-        The window must lie inside the raster.
+        Pixels are in `info.dtype`, and 0 where they are not valid. The window must lie inside the raster.
 
         Raises:
             SourceUnreadable: some of its pixels cannot be decoded.
@@ -83,10 +92,12 @@ class RasterSource:
             valid = None if self.info.all_valid else self._validity(pixels, place)
         if self._palette is not None:
             pixels = np.ascontiguousarray(self._palette[pixels[0]].transpose(2, 0, 1))
+        if valid is not None and not valid.all():
+            pixels[:, valid == 0] = 0
         return pixels, valid
 
     def _validity(self, pixels: NDArray[Any], place: RasterioWindow) -> NDArray[np.uint8]:
-        valid: NDArray[np.uint8] = np.where(self._dataset.dataset_mask(window=place) > 0, 255, 0).astype(np.uint8)
+        valid = np.where(self._dataset.dataset_mask(window=place) > 0, 255, 0).astype(np.uint8)
         if pixels.dtype.kind == "f":
             valid[~np.isfinite(pixels).all(axis=0)] = 0
         return valid
@@ -111,58 +122,114 @@ def open_raster(source: str) -> RasterSource:
 def _source_of(dataset: Any, source: str) -> RasterSource:
     if dataset.count > MOST_BANDS:
         raise SourceUnreadable(source, f"it declares {dataset.count} bands, more than {MOST_BANDS}")
-    colours, masks = dataset.colorinterp, dataset.mask_flag_enums
+    _check_end(dataset, source)
+    colours, masks, kinds = _colours_of(dataset), dataset.mask_flag_enums, dataset.dtypes
+    if ColorInterp.cyan in colours:
+        raise SourceUnreadable(source, "its colours are CMYK, not RGB")
     bands = [n for n in dataset.indexes if colours[n - 1] != ColorInterp.alpha]
-    palette = _palette_of(dataset) if colours[0] == ColorInterp.palette else None
-    dtypes = {dataset.dtypes[n - 1] for n in bands}
+    dtypes = {kinds[n - 1] for n in bands}
     if not bands or not dtypes <= set(DTYPES) or len(dtypes) > 1:
-        raise SourceUnreadable(source, f"its pixels are {', '.join(sorted(dtypes)) or 'alpha alone'}, not {', '.join(DTYPES)}")
+        found = " and ".join(sorted(dtypes)) or "alpha alone"
+        raise SourceUnreadable(source, f"its pixels are {found}, not one of {', '.join(DTYPES)}")
     dtype = dtypes.pop()
-    flags = [set(masks[n - 1]) for n in bands]
-    all_valid = all(flag == {MaskFlags.all_valid} for flag in flags) and np.dtype(dtype).kind != "f"
+    palette = _palette_of(dataset, dtype) if colours[0] == ColorInterp.palette else None
+    rows, cols = dataset.block_shapes[0]
     info = RasterInfo(
         source=source,
         bands=len(bands) if palette is None else 3,
-        dtype=dtype,
+        dtype=dtype if palette is None else "uint8",
         shape=(dataset.height, dataset.width),
         crs=_crs_text(dataset),
         transform=None if dataset.transform.is_identity else tuple(dataset.transform)[:6],
-        all_valid=all_valid,
-        block_shape=dataset.block_shapes[0],
-        tiled=bool(dataset.profile.get("tiled", False)),
+        all_valid=np.dtype(dtype).kind != "f" and all(masks[n - 1] == [MaskFlags.all_valid] for n in bands),
+        block_shape=(rows, cols),
+        tiled=cols < dataset.width,
         nodata=dataset.nodata,
     )
     return RasterSource(dataset, info, bands if palette is None else [1], palette)
 
 
-def _palette_of(dataset: Any) -> NDArray[np.uint8]:
-    """Red, green and blue of every index: uint8 [256, 3]."""
-    table = np.zeros((256, 3), np.uint8)
+def _check_end(dataset: Any, source: str) -> None:
+    """Refuse a PNG that was cut off: what is missing of it would be read as zeros without a word."""
+    path = Path(source)
+    if dataset.driver != "PNG" or not path.is_file():
+        return
+    with path.open("rb") as file:
+        begins = file.read(len(_PNG_BEGINS))
+        file.seek(max(0, path.stat().st_size - 4096))  # some writers leave bytes behind the end
+        if begins == _PNG_BEGINS and _PNG_ENDS not in file.read():
+            raise SourceUnreadable(source, "PNG: the file ends before the picture does")
+
+
+def _colours_of(dataset: Any) -> tuple[ColorInterp, ...]:
+    try:
+        colours: tuple[ColorInterp, ...] = dataset.colorinterp
+    except CPLE_BaseError:
+        # Left over from opening, as from a CRS that PROJ refuses: gone when asked again. Others stay.
+        colours = dataset.colorinterp
+    return colours
+
+
+def _palette_of(dataset: Any, dtype: str) -> NDArray[np.uint8]:
+    """Red, green and blue of every index: uint8 [indices, 3]."""
+    table = np.zeros((np.iinfo(dtype).max + 1, 3), np.uint8)
     for index, colour in dataset.colormap(1).items():
-        if 0 <= index < len(table):
-            table[index] = colour[:3]
+        table[index] = colour[:3]
     return table
 
 
 def _crs_text(dataset: Any) -> str | None:
-    if not dataset.crs:
+    """None also for keys that PROJ cannot turn into a CRS: the pixels are as good."""
+    try:
+        if not dataset.crs:
+            return None
+        authority = dataset.crs.to_authority()
+        text: str = ":".join(authority) if authority else dataset.crs.to_wkt()
+    except (CRSError, CPLE_BaseError):
         return None
-    authority = dataset.crs.to_authority()
-    text: str = ":".join(authority) if authority else dataset.crs.to_wkt()
     return text
+
+
+class _Complaints(logging.Filter):
+    """GDAL's warnings about damage in the thread that made it; others pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.damage: list[str] = []
+        self._thread = threading.get_ident()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        if record.levelno < logging.WARNING or record.thread != self._thread or not _DAMAGE.search(text):
+            return True
+        self.damage.append(text)
+        return False
+
+
+@contextmanager
+def _complaints() -> Iterator[_Complaints]:
+    heard = _Complaints()
+    for logger in _LOGGERS:
+        logger.addFilter(heard)
+    try:
+        yield heard
+    finally:
+        for logger in _LOGGERS:
+            logger.removeFilter(heard)
 
 
 @contextmanager
 def _told_as(source: str) -> Iterator[None]:
     """Errors and warnings of the reader as SourceUnreadable with a cause of one line."""
-    settings = {"GDAL_CACHEMAX": _CACHE_MB, "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE"}
     try:
-        with rasterio.Env(**settings), warnings.catch_warnings():
+        with rasterio.Env(**_SETTINGS), _complaints() as heard, warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             yield
-    except (RasterioError, RasterioIOError, OSError, ValueError, MemoryError) as error:
+    except (RasterioError, CPLE_BaseError, OSError, ValueError, MemoryError) as error:
         cause = error.__cause__ or error  # GDAL's own words, where rasterio only says "see above"
         raise SourceUnreadable(source, " ".join(str(cause).split()) or type(cause).__name__) from error
+    if heard.damage:
+        raise SourceUnreadable(source, " ".join(heard.damage[0].split()))
 
 
 def source_digest(source: str) -> str:
@@ -174,12 +241,12 @@ def source_digest(source: str) -> str:
         SourceUnreadable: it cannot be opened, or one of its files cannot be read.
     """
     with _told_as(source), rasterio.open(source) as dataset:
-        files = [file for file in dataset.files if os.path.isfile(file)] or [source]
+        files = [path for path in map(Path, dataset.files) if path.is_file()] or [Path(source)]
     digest = hashlib.sha256()
-    for file in sorted(files, key=os.path.basename):
+    for path in sorted(files, key=lambda path: path.name):
         try:
-            with Path(file).open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
+            with path.open("rb") as stream:
+                hashlib.file_digest(stream, lambda: digest)  # goes on with what it is given
         except OSError as error:
-            raise SourceUnreadable(source, f"{os.path.basename(file)}: {error.strerror}") from error
+            raise SourceUnreadable(source, f"{path.name}: {error.strerror}") from error
     return digest.hexdigest()

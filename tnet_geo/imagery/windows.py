@@ -89,9 +89,13 @@ def _row(row: Mapping[str, str], scenes: _Scenes, in_map: bool, home: Path) -> d
         if not all(math.isfinite(number) for number in numbers):
             raise ValueError("not finite")
     except (TypeError, ValueError) as error:
-        raise InvalidManifest(scenes.table, f"has no window of numbers at site {site!r}", "fill it in") from error
+        raise InvalidManifest(
+            scenes.table, f"has no window of numbers at site {site!r}", "fill it in"
+        ) from error
     if not in_map and any(number % 1 for number in numbers):
-        raise InvalidManifest(scenes.table, f"has part of a pixel in the window of site {site!r}", "give whole pixels")
+        raise InvalidManifest(
+            scenes.table, f"has part of a pixel in the window of site {site!r}", "give whole pixels"
+        )
     window = _from_map(site, numbers, row, scenes) if in_map else Window(*(int(number) for number in numbers))
     return kept | dict(zip(WINDOW, (window.row, window.col, window.height, window.width), strict=True))
 
@@ -106,10 +110,13 @@ def _from_map(site: str, bounds: list[float], row: Mapping[str, str], scenes: _S
     try:
         if CRS.from_user_input(given) != CRS.from_user_input(info.crs):
             turn = Transformer.from_crs(given, info.crs, always_xy=True)
-            bounds = list(turn.transform_bounds(*bounds, errcheck=True))
+            left, bottom, right, top = bounds
+            bounds = list(turn.transform_bounds(left, bottom, right, top, errcheck=True))
     except ProjError as error:
         cause = str(error).splitlines()[0]
-        raise InvalidManifest(scenes.table, f"has coordinates at site {site!r} that {given} cannot place ({cause})", "mend them") from error
+        raise InvalidManifest(
+            scenes.table, f"has coordinates at site {site!r} that {given} cannot place ({cause})", "mend them"
+        ) from error
     to_pixel = ~Affine(*info.transform)
     corners = [to_pixel * (x, y) for x in bounds[0::2] for y in bounds[1::2]]
     tiny = 1e-6  # map coordinates of a pixel's own edge must not reach into its neighbour
@@ -118,5 +125,7 @@ def _from_map(site: str, bounds: list[float], row: Mapping[str, str], scenes: _S
     right = min(info.shape[1], math.ceil(max(x for x, _ in corners) - tiny))
     bottom = min(info.shape[0], math.ceil(max(y for _, y in corners) - tiny))
     if right <= left or bottom <= top:
-        raise InvalidManifest(scenes.table, f"has a window at site {site!r} that misses its scene", "check its crs and order")
+        raise InvalidManifest(
+            scenes.table, f"has a window at site {site!r} that misses its scene", "check its crs and order"
+        )
     return Window(top, left, bottom - top, right - left)

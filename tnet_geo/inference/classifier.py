@@ -46,7 +46,7 @@ class Classifier:
         self.bundle = bundle
         self.walk = walk or bundle.facts.walk
         where = torch.device(device)
-        network = bundle.network.eval().to(where, memory_format=torch.channels_last)
+        network = bundle.network.eval().on(where)
         size = 32 if where.type == "cpu" else 256
         self._engine = Engine(network, self.walk, batch_looks=size, in_flight=4 * size, device=where)
 
@@ -145,7 +145,9 @@ class Classifier:
         best = int(torch.argmax(logits))
         shares = result.output.shares[0, :, best].tolist()
         looks = tuple(
-            Look(order, wish.depth, wish.tile, wish.parent, wish.probability, wish.path_log_probability, share)
+            Look(
+                order, wish.depth, wish.tile, wish.parent, wish.probability, wish.path_log_probability, share
+            )
             for order, (wish, share) in enumerate(zip(result.walk.looked, shares, strict=True))
         )
         return Answer(

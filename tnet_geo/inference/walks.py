@@ -124,11 +124,16 @@ class Walk:
             return
         half_px = self.task.reader.spec.half_px
         masks = np.stack(
-            [candidates_of(wish.tile, self.task.window, valid, half_px) for wish, valid in zip(seen, validity, strict=True)]
+            [
+                candidates_of(wish.tile, self.task.window, valid, half_px)
+                for wish, valid in zip(seen, validity, strict=True)
+            ]
         )
         scores = self._scores(child_logits)
         picks = top_children(scores, torch.from_numpy(masks), self._settings.keep_at(seen[0].depth))
-        shares = _shares(torch.zeros_like(child_logits) if self._settings.policy == "random" else child_logits, masks)
+        shares = _shares(
+            torch.zeros_like(child_logits) if self._settings.policy == "random" else child_logits, masks
+        )
         wished: set[Tile] = set()  # a child of two parents is looked at once; the first parent is named
         for n, (wish, chosen) in enumerate(zip(seen, picks, strict=True)):
             below = children(wish.tile)

@@ -67,7 +67,9 @@ class SiteAugmentation:
         n, bands, height, width = tiles.shape
         image = np.ascontiguousarray(tiles.reshape(n * bands, height, width).transpose(1, 2, 0))
         parts = [
-            function(np.ascontiguousarray(image[:, :, start : start + _MOST_CHANNELS])).reshape(height, width, -1)
+            function(np.ascontiguousarray(image[:, :, start : start + _MOST_CHANNELS])).reshape(
+                height, width, -1
+            )
             for start in range(0, n * bands, _MOST_CHANNELS)
         ]
         return np.concatenate(parts, axis=2).transpose(2, 0, 1).reshape(n, bands, height, width)

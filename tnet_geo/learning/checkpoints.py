@@ -70,7 +70,9 @@ class RunFolder:
         if ours and fresh:
             shutil.rmtree(self.path)
         elif ours and known.read_text() != text:
-            raise OutputExists(str(self.path), "it holds a run with other settings; name another folder or pass --fresh")
+            raise OutputExists(
+                str(self.path), "it holds a run with other settings; name another folder or pass --fresh"
+            )
         elif not ours and self.path.exists() and any(self.path.iterdir()):
             raise OutputExists(str(self.path), "it is not empty and holds no run; name another folder")
         self.path.mkdir(parents=True, exist_ok=True)
@@ -107,7 +109,11 @@ class RunFolder:
 
     def save_trees(self, trees: dict[int, ScoreTree]) -> None:
         """Keep the scores that stage B teaches."""
-        arrays = {f"{n}/{t.root.level}/{t.root.row}/{t.root.col}/{d}": m for n, t in trees.items() for d, m in enumerate(t.maps)}
+        arrays = {
+            f"{n}/{t.root.level}/{t.root.row}/{t.root.col}/{d}": m
+            for n, t in trees.items()
+            for d, m in enumerate(t.maps)
+        }
         temporary = self.path / f".scores.{uuid4().hex}.npz"
         np.savez(temporary, **arrays)  # type: ignore[arg-type]
         temporary.rename(self.path / "scores.npz")

@@ -38,7 +38,11 @@ def native_bag(site: LabelledSite, draw: Draw | None, most: int) -> list[Tile]:
     tiles = list(disjoint_tiles(window, 0, half_px, offset))
     if len(tiles) <= most:
         return tiles
-    picked = np.linspace(0, len(tiles) - 1, most).astype(int) if draw is None else draw.chance.permutation(len(tiles))[:most]
+    picked = (
+        np.linspace(0, len(tiles) - 1, most).astype(int)
+        if draw is None
+        else draw.chance.permutation(len(tiles))[:most]
+    )
     return [tiles[n] for n in picked]
 
 
@@ -48,15 +52,15 @@ class DenseStage:
     name = "dense"
 
     def __init__(self, room: Room, settings: DenseSettings) -> None:
-        self.room, self.schedule, self._settings = room, settings, settings
+        self.room, self.schedule = room, settings
         network = room.network
         head = nn.Linear(network.classifier.in_features, network.settings.classes).to(room.device)
         self.modules = nn.ModuleDict({"network": network, "head": head})
 
-    def loss(self, sites: Sequence[LabelledSite], draw: Draw, progress: float) -> Tensor:
+    def loss(self, sites: Sequence[LabelledSite], draw: Draw, progress: float) -> Tensor:  # noqa: ARG002 (a stage's)
         """Cross entropy of the bags' maxima."""
         network, head = self.room.network, self.modules["head"]
-        requests = [draw.request(site, native_bag(site, draw, self._settings.most_tiles)) for site in sites]
+        requests = [draw.request(site, native_bag(site, draw, self.schedule.most_tiles)) for site in sites]
         batch = LookBatch.read(requests, network, self.room.device)
         sizes = [len(request.tiles) for request in requests]
         rows, kept = self._winners(batch, sizes)
@@ -68,7 +72,7 @@ class DenseStage:
 
     def _winners(self, batch: LookBatch, sizes: list[int]) -> tuple[Tensor, list[int]]:
         """Rows of the tiles that win most features, and how many of each site."""
-        most = self._settings.tiles_with_gradient
+        most = self.schedule.tiles_with_gradient
         starts = np.cumsum([0, *sizes[:-1]])
         if max(sizes) <= most:
             return torch.arange(sum(sizes)), sizes
@@ -82,14 +86,16 @@ class DenseStage:
     def _features(self, batch: LookBatch) -> Tensor:
         network = self.room.network.eval()
         parts = torch.arange(len(batch.inputs)).split(_PASS)
-        return torch.cat([network.features(batch.inputs[p], batch.depth[p], batch.position[p]) for p in parts])
+        return torch.cat(
+            [network.features(batch.inputs[p], batch.depth[p], batch.position[p]) for p in parts]
+        )
 
     @torch.no_grad()
     def validate(self) -> Validation:
         """All native tiles of every validation site, by the stage's own classifier."""
         hits, loss, tiles = 0, 0.0, 0
         for site in self.room.validation:
-            bag = native_bag(site, None, self._settings.most_tiles)
+            bag = native_bag(site, None, self.schedule.most_tiles)
             batch = LookBatch.read([LookRequest(site, bag)], self.room.network, self.room.device)
             logits = self.modules["head"](self._features(batch).amax(dim=0))
             hits += int(logits.argmax()) == site.label

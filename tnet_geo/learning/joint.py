@@ -134,20 +134,20 @@ class JointStage:
     def __init__(
         self, room: Room, settings: JointSettings, trees: Mapping[int, ScoreTree] | None, sharpness: float
     ) -> None:
-        self.room, self.schedule, self._settings = room, settings, settings
+        self.room, self.schedule = room, settings
         self._trees, self._sharpness = trees, sharpness
         self.modules = nn.ModuleDict({"network": room.network})
 
     def loss(self, sites: Sequence[LabelledSite], draw: Draw, progress: float) -> Tensor:
         """Reward = probability of the label; baseline = the site's other walks."""
         self.room.network.train()
-        walks = self._settings.walks
+        walks = self.schedule.walks
         sampled = sample_walks(self.room, sites, draw, walks)
         labels = self.room.labels(sites).repeat_interleave(walks)
         losses = functional.cross_entropy(sampled.logits, labels, reduction="none")
         shape = (len(sites), walks)
         policy = policy_loss(sampled.log_probabilities.reshape(shape), torch.exp(-losses).reshape(shape))
-        weight = self._settings.location_weight * (1 - progress)
+        weight = self.schedule.location_weight * (1 - progress)
         if self._trees is None or not weight:
             return losses.mean() + policy
         order = location_loss(sampled.child_logits, sampled.tiles, self._trees, self._sharpness)

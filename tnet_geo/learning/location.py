@@ -18,7 +18,7 @@ from torch.nn import functional
 from tnet_geo.grid import Tile, children, footprint
 from tnet_geo.learning.looks import LookBatch, look
 from tnet_geo.learning.losses import list_loss
-from tnet_geo.learning.settings import Schedule
+from tnet_geo.learning.settings import LocationSettings, Schedule
 from tnet_geo.learning.sites import LabelledSite
 from tnet_geo.learning.stages import Draw, Room, Validation, walk_validation
 from tnet_geo.learning.targets import ScoreTree, padded
@@ -30,14 +30,14 @@ Route = Callable[[LabelledSite, Draw], list[Tile]]
 """All tiles of one walk, distinct, root first."""
 
 
-def root_route(site: LabelledSite, draw: Draw) -> list[Tile]:
+def root_route(site: LabelledSite, draw: Draw) -> list[Tile]:  # noqa: ARG001 (a route's)
     """The root and nothing else."""
     return [site.root]
 
 
 def random_route(walk: WalkSettings) -> Route:
     """Children chosen by chance."""
-    return lambda site, draw: _route(site, walk, lambda tile: draw.chance.random(9))
+    return lambda site, draw: _route(site, walk, lambda _: draw.chance.random(9))
 
 
 def taught_route(trees: Mapping[int, ScoreTree], walk: WalkSettings, detours: float) -> Route:
@@ -56,7 +56,9 @@ def taught_route(trees: Mapping[int, ScoreTree], walk: WalkSettings, detours: fl
     return route
 
 
-def _route(site: LabelledSite, walk: WalkSettings, scores_of: Callable[[Tile], NDArray[np.floating]]) -> list[Tile]:
+def _route(
+    site: LabelledSite, walk: WalkSettings, scores_of: Callable[[Tile], NDArray[np.floating]]
+) -> list[Tile]:
     """Follow the highest scores down to native tiles."""
     half_px, window = site.task.reader.spec.half_px, site.task.window
     found, parents = [site.root], [site.root]
@@ -107,23 +109,24 @@ class RouteStage:
         *,
         name: str = "location",
         trees: Mapping[int, ScoreTree] | None = None,
-        sharpness: float = 0.4,
+        order: LocationSettings | None = None,
     ) -> None:
         self.room, self.schedule, self.name = room, schedule, name
-        self._route, self._trees, self._sharpness = route, trees, sharpness
+        self._route, self._trees, self._order = route, trees, order
         self.modules = nn.ModuleDict({"network": room.network})
 
-    def loss(self, sites: Sequence[LabelledSite], draw: Draw, progress: float) -> Tensor:
+    def loss(self, sites: Sequence[LabelledSite], draw: Draw, progress: float) -> Tensor:  # noqa: ARG002 (a stage's)
         """Cross entropy of the walks, plus the location loss."""
         network = self.room.network.train()
         requests = [draw.request(site, self._route(site, draw)) for site in sites]
         output = look(network, LookBatch.read(requests, network, self.room.device))
         bag, mask = padded(output.features.split([len(request.tiles) for request in requests]))
         loss = functional.cross_entropy(network.aggregate(bag, mask).logits, self.room.labels(sites))
-        if self._trees is None:
+        if self._trees is None or self._order is None:
             return loss
         tiles = [(request.site.number, tile) for request in requests for tile in request.tiles]
-        return loss + location_loss(output.child_logits, tiles, self._trees, self._sharpness)
+        order = location_loss(output.child_logits, tiles, self._trees, self._order.sharpness)
+        return loss + self._order.order_weight * order
 
     def validate(self) -> Validation:
         """Real walks under the room's settings."""

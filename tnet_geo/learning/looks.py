@@ -45,7 +45,9 @@ class LookBatch:
     """[n, B, B], as read: for telling candidates in the original's frame."""
 
     @classmethod
-    def read(cls, requests: Sequence[LookRequest], network: TraversalNetwork, device: torch.device) -> LookBatch:
+    def read(
+        cls, requests: Sequence[LookRequest], network: TraversalNetwork, device: torch.device
+    ) -> LookBatch:
         """Read all tiles (every request's reads are issued before the first is waited for)."""
         reads = [request.site.task.reader.submit(request.tiles) for request in requests]
         pixels, turned, validity, positions, inverses, depths = [], [], [], [], [], []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 
@@ -19,7 +17,9 @@ __all__ = ["new_network"]
 _SAMPLED_SITES = 64
 
 
-def new_network(settings: ModelSettings, sites: LabelledSites, classes: int, device: torch.device) -> TraversalNetwork:
+def new_network(
+    settings: ModelSettings, sites: LabelledSites, classes: int, device: torch.device
+) -> TraversalNetwork:
     """A fresh network for these sites, with the backbone's local weights if the run names any.
 
     Raises:
@@ -37,9 +37,11 @@ def new_network(settings: ModelSettings, sites: LabelledSites, classes: int, dev
     )
     if settings.weights is not None:
         if not isinstance(network.backbone, TimmBackbone):
-            raise InvalidRunFile("[model]", f"gives weights to backbone {settings.backbone!r}", "weights are for timm/NAME")
+            raise InvalidRunFile(
+                "[model]", f"gives weights to backbone {settings.backbone!r}", "weights are for timm/NAME"
+            )
         network.backbone.load_weights(settings.weights)
-    return network.to(device, memory_format=torch.channels_last)
+    return network.on(device)
 
 
 def _pixels(backbone: str, sites: LabelledSites) -> PixelSettings:
@@ -53,7 +55,7 @@ def _pixels(backbone: str, sites: LabelledSites) -> PixelSettings:
     return PixelSettings(bands=spec.bands, dtype=spec.dtype, mean=mean, std=std)
 
 
-def _measured(sites: LabelledSites) -> tuple[Sequence[float], Sequence[float]]:
+def _measured(sites: LabelledSites) -> tuple[tuple[float, ...], tuple[float, ...]]:
     step = max(1, len(sites.sites) // _SAMPLED_SITES)
     values = []
     for site in sites.sites[::step]:

@@ -94,11 +94,13 @@ class DenseSettings(Schedule):
 class LocationSettings(Schedule):
     """Table `[location]`, stage B: the location head learns an order of children made from labels."""
 
-    epochs: NonNegativeInt = 12
+    epochs: NonNegativeInt = 8
     sites_per_step: PositiveInt = 16
     rate: PositiveFloat = 1.5e-3
     detours: float = Field(default=0.2, ge=0, le=1)
     """Share of parents at which random children are followed instead of the best."""
+    order_weight: PositiveFloat = 1.0
+    """Weight of the loss of the order, beside that of the class."""
     sharpness: PositiveFloat = 0.4
     """Temperature of the order, in standard deviations of the scores."""
     pool_steps: PositiveInt = 250
@@ -109,7 +111,7 @@ class LocationSettings(Schedule):
 class JointSettings(Schedule):
     """Table `[joint]`, stage C: policy gradient through sampled walks."""
 
-    epochs: NonNegativeInt = 3
+    epochs: NonNegativeInt = 8
     sites_per_step: PositiveInt = 16
     rate: PositiveFloat = 5e-4
     walks: int = Field(default=4, ge=2)

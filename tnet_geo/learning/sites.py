@@ -51,18 +51,25 @@ class _Cache:
 
     def reader(self, scene_id: str) -> TileReader:
         if scene_id not in self._readers:
-            reader: TileReader = self._archive.reader(scene_id, self._half_px)
-            spec = reader.spec
-            size = sum(rows * cols for rows, cols in spec.shapes) * (spec.bands * np.dtype(spec.dtype).itemsize + 1)
-            if size <= self._left:
-                self._left -= size
-                reader = MemoryReader.load(reader)
-            self._readers[scene_id] = reader
+            stored = self._archive.reader(scene_id, self._half_px)
+            spec = stored.spec
+            size = sum(rows * cols for rows, cols in spec.shapes) * (
+                spec.bands * np.dtype(spec.dtype).itemsize + 1
+            )
+            fits = size <= self._left
+            self._left -= size if fits else 0
+            self._readers[scene_id] = MemoryReader.load(stored) if fits else stored
         return self._readers[scene_id]
 
 
 def load_sites(
-    manifest: Manifest, split: str, archive: Archive, *, classes: Sequence[str], base_px: int, cache_gib: float
+    manifest: Manifest,
+    split: str,
+    archive: Archive,
+    *,
+    classes: Sequence[str],
+    base_px: int,
+    cache_gib: float,
 ) -> LabelledSites:
     """The labelled sites of one split. Sites whose pixels cannot be had are set aside with the reason.
 
@@ -92,5 +99,7 @@ def load_sites(
             set_aside.append(Failure(site.site_id, str(error)))
     if not found:
         reason = set_aside[0].reason if set_aside else "give sites a label and this split"
-        raise InvalidManifest(manifest.path, f"has no usable labelled site in split {split!r}", reason.rstrip("."))
+        raise InvalidManifest(
+            manifest.path, f"has no usable labelled site in split {split!r}", reason.rstrip(".")
+        )
     return LabelledSites(tuple(found), tuple(set_aside))

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tnet_geo.grid import Tile
 from tnet_geo.inference import Engine
 from tnet_geo.learning.augmentation import Augmentation
 from tnet_geo.learning.looks import LookRequest
 from tnet_geo.learning.settings import Schedule
 from tnet_geo.learning.sites import LabelledSite
 from tnet_geo.model import TraversalNetwork, WalkSettings
-from tnet_geo.grid import Tile
 from tnet_geo.trail import Failure
 
 __all__ = ["Draw", "Room", "Stage", "Validation", "optimise", "site_steps", "walk_validation"]
@@ -76,9 +76,13 @@ class Stage(Protocol):
 
     name: str
     room: Room
-    schedule: Schedule
     modules: nn.ModuleDict
     """Everything that is optimised; `network` is the room's."""
+
+    @property
+    def schedule(self) -> Schedule:
+        """Epochs, rate and so on."""
+        ...
 
     def loss(self, sites: Sequence[LabelledSite], draw: Draw, progress: float) -> Tensor:
         """Scalar with gradient; `progress` runs from 0 to 1 over the stage."""
@@ -114,7 +118,7 @@ def optimise(stage: Stage, steps: int) -> tuple[torch.optim.Optimizer, torch.opt
 def take_step(stage: Stage, loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
     """Backward, clip, update; gives the loss."""
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     nn.utils.clip_grad_norm_(stage.modules.parameters(), _MOST_GRADIENT)
     optimizer.step()
     return loss.item()

@@ -20,8 +20,24 @@ from tnet_geo.learning.location import RouteStage, random_route, root_route, tau
 from tnet_geo.learning.networks import new_network
 from tnet_geo.learning.settings import RunSettings, Schedule
 from tnet_geo.learning.sites import load_sites
-from tnet_geo.learning.stages import Draw, Room, Stage, Validation, optimise, site_steps, take_step, walk_validation
-from tnet_geo.learning.targets import ScoreTree, finest_tiles, fit_pool, label_evidence, score_tree, tile_features
+from tnet_geo.learning.stages import (
+    Draw,
+    Room,
+    Stage,
+    Validation,
+    optimise,
+    site_steps,
+    take_step,
+    walk_validation,
+)
+from tnet_geo.learning.targets import (
+    ScoreTree,
+    finest_tiles,
+    fit_pool,
+    label_evidence,
+    score_tree,
+    tile_features,
+)
 from tnet_geo.model import Bundle, BundleFacts, TraversalNetwork, WalkSettings, read_bundle
 from tnet_geo.pyramid import Archive
 
@@ -81,9 +97,17 @@ class Training:
         self.classes = manifest.classes()
         self.folder = RunFolder(settings.out)
         self.device = torch.device(_device(settings.device))
-        known = {"classes": self.classes, "base_px": settings.model.base_px, "cache_gib": settings.data.cache_gib}
-        self.train = load_sites(manifest, "train", archive, **known)
-        self.validation = load_sites(manifest, "val", archive, **known)
+        self.train, self.validation = (
+            load_sites(
+                manifest,
+                split,
+                archive,
+                classes=self.classes,
+                base_px=settings.model.base_px,
+                cache_gib=settings.data.cache_gib,
+            )
+            for split in ("train", "val")
+        )
         self.network = self._new_network()
         self.walk = WalkSettings(keep=settings.keep, seed=settings.seed)
         self._trees: dict[int, ScoreTree] | None = None
@@ -97,7 +121,15 @@ class Training:
     def _room(self, network: TraversalNetwork, walk: WalkSettings) -> Room:
         dtype = network.settings.pixels.dtype
         augmentation = Augmentation(self.settings.augmentation, dtype)
-        return Room(network, self.train.sites, self.validation.sites, augmentation, walk, self.settings.seed, self.device)
+        return Room(
+            network,
+            self.train.sites,
+            self.validation.sites,
+            augmentation,
+            walk,
+            self.settings.seed,
+            self.device,
+        )
 
     # -- the stages
 
@@ -116,9 +148,12 @@ class Training:
         for number, name in enumerate(("dense", "location", "joint")):
             if number < done or getattr(self.settings, name).epochs == 0:
                 continue
-            self._run_stage(self._stage(name, room), number, state if number == done else None, self.folder.bundle)
+            stage = self._stage(name, room)
+            if name == "location" and number != done:
+                self._take_pool()
+            self._run_stage(stage, number, state if number == done else None, self.folder.bundle)
         if not self.folder.bundle.exists():
-            self._save(self.network, walk_validation(room), self.folder.bundle, self.walk, "dense")
+            self._save(room, walk_validation(room), self.folder.bundle, "dense")
         self._train_rivals()
         return self.folder.rows()
 
@@ -129,7 +164,7 @@ class Training:
         sharpness = settings.location.sharpness
         if name == "location":
             route = taught_route(self._scores(), self.walk, settings.location.detours)
-            return RouteStage(room, settings.location, route, trees=self._scores(), sharpness=sharpness)
+            return RouteStage(room, settings.location, route, trees=self._scores(), order=settings.location)
         trees = self._scores() if settings.joint.location_weight else None
         return JointStage(room, settings.joint, trees, sharpness)
 
@@ -149,7 +184,7 @@ class Training:
         self.progress.begin(stage.name, schedule.epochs, steps)
         while position.epoch < schedule.epochs and position.reached < 2:
             begun = time.perf_counter()
-            loss = self._epoch(stage, number, position.epoch, steps, optimizer, cycle)
+            loss = self._epoch(stage, number, position.epoch, optimizer, cycle)
             found = stage.validate()
             if found.better_than(position.best):
                 position, best_weights = replace(position, best=found), copy.deepcopy(network.state_dict())
@@ -158,15 +193,23 @@ class Training:
             position = replace(position, epoch=position.epoch + 1, reached=position.reached + good)
             seconds = round(time.perf_counter() - begun, 2)
             row = EpochRow(
-                stage.name, position.epoch, schedule.epochs, loss, found.accuracy, found.loss, found.tiles, seconds
+                stage.name,
+                position.epoch,
+                schedule.epochs,
+                loss,
+                found.accuracy,
+                found.loss,
+                found.tiles,
+                seconds,
             )
             self.folder.save(_state(position, stage, optimizer, cycle, best_weights))
             self.folder.log(row)
             self.progress.epoch(row)
         network.load_state_dict(best_weights)
 
-    def _epoch(self, stage: Stage, number: int, epoch: int, steps: int, optimizer: Any, cycle: Any) -> float:
-        total = 0.0
+    def _epoch(self, stage: Stage, number: int, epoch: int, optimizer: Any, cycle: Any) -> float:
+        """One pass over the sites; gives the mean loss."""
+        total, steps = 0.0, -(-len(self.train.sites) // stage.schedule.sites_per_step)
         for step, sites in enumerate(site_steps(stage.room, stage.schedule, number, epoch)):
             progress = (epoch * steps + step) / (stage.schedule.epochs * steps)
             loss = stage.loss(sites, Draw(stage.room, number, epoch, step), progress)
@@ -182,20 +225,18 @@ class Training:
         earlier = read_bundle(bundle).facts.metrics if bundle.exists() else None
         before = Validation(earlier["accuracy"], earlier["loss"], earlier["tiles"]) if earlier else None
         if found.better_than(before):
-            self._save(stage.modules["network"], found, bundle, stage.room.walk, stage.name)
+            self._save(stage.room, found, bundle, stage.name)
 
-    def _save(
-        self, network: TraversalNetwork, found: Validation, path: Path, walk: WalkSettings, stage: str
-    ) -> None:
+    def _save(self, room: Room, found: Validation, path: Path, stage: str) -> None:
         facts = BundleFacts(
             classes=self.classes,
             canvas=self.archive.settings.canvas,
-            network=network.settings,
-            walk=walk,
+            network=room.network.settings,
+            walk=room.walk,
             training={"stage": stage, "seed": self.settings.seed, "sites": len(self.train.sites)},
             metrics={"accuracy": found.accuracy, "loss": found.loss, "tiles": found.tiles},
         )
-        Bundle(facts, network).save(path, replace=True)
+        Bundle(facts, room.network).save(path, replace=True)
 
     # -- what stage B teaches, and the rivals
 
@@ -207,10 +248,18 @@ class Training:
             self.folder.save_trees(self._trees)
         return self._trees
 
+    def _take_pool(self) -> None:
+        """Stage B starts with the aggregation and classifier that made its scores."""
+        teacher = read_bundle(self.folder.rival("dense")).network
+        self.network.aggregation.load_state_dict(teacher.aggregation.state_dict())
+        self.network.classifier.load_state_dict(teacher.classifier.state_dict())
+
     def _make_scores(self) -> dict[int, ScoreTree]:
         network, sites = self.network.eval(), self.train.sites
         tiles = [finest_tiles(site, self.settings.location.score_tiles) for site in sites]
-        found = [tile_features(network, site, some, self.device) for site, some in zip(sites, tiles, strict=True)]
+        found = [
+            tile_features(network, site, some, self.device) for site, some in zip(sites, tiles, strict=True)
+        ]
         features = [rows[torch.from_numpy(valid)] for rows, valid in found]
         labels = torch.tensor([site.label for site in sites], device=self.device)
         teacher = fit_pool(
@@ -218,7 +267,7 @@ class Training:
         )
         dense = WalkSettings(policy="dense", keep=self.settings.keep)
         room = self._room(teacher, dense)
-        self._save(teacher, walk_validation(room), self.folder.rival("dense"), dense, "dense")
+        self._save(room, walk_validation(room), self.folder.rival("dense"), "dense")
         trees = {}
         for site, rows, (_, valid) in zip(sites, features, found, strict=True):
             scores = torch.full((len(valid),), -torch.inf).numpy()
@@ -237,11 +286,13 @@ class Training:
             rivals = self.settings.rivals
             longer = {"epochs": rivals.root_epochs, "rate": rivals.root_rate, "weight_decay": 0.05}
             room = self._room(self._new_network(), WalkSettings(keep=()))
-            self._run_rival("root", RouteStage(room, schedule.model_copy(update=longer), root_route, name="root"))
+            self._run_rival(
+                "root", RouteStage(room, schedule.model_copy(update=longer), root_route, name="root")
+            )
         if "random" in wanted and not self.folder.rival("random").exists():
             walk = WalkSettings(policy="random", keep=self.settings.keep, seed=self.settings.seed)
             network = read_bundle(self.folder.rival("dense")).network
-            room = self._room(network.to(self.device, memory_format=torch.channels_last), walk)
+            room = self._room(network.on(self.device), walk)
             self._run_rival("random", RouteStage(room, schedule, random_route(walk), name="random"))
 
     def _run_rival(self, name: str, stage: RouteStage) -> None:
@@ -252,7 +303,11 @@ class Training:
 
 
 def _state(
-    position: _Position, stage: Stage, optimizer: torch.optim.Optimizer, cycle: Any, best_weights: dict[str, Any]
+    position: _Position,
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    cycle: Any,
+    best_weights: dict[str, Any],
 ) -> dict[str, Any]:
     best = position.best
     return {

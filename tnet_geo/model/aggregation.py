@@ -38,7 +38,8 @@ class GatedAttention(nn.Module):
     def logits(self, features: Tensor) -> Tensor:
         """Attention before the softmax: [..., F] -> [...]."""
         hidden = torch.tanh(self.value(features)) * torch.sigmoid(self.gate(features))
-        return self.weight(hidden).squeeze(-1)
+        logits: Tensor = self.weight(hidden).squeeze(-1)
+        return logits
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """features [s, n, F], mask bool [s, n] -> weights [s, n], zero where masked, summing to one."""

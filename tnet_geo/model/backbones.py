@@ -6,10 +6,10 @@ children apart. `end` is the pooled feature vector that the class is read from.
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
-import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -60,6 +60,12 @@ def _conv(channels_in: int, channels_out: int) -> nn.Sequential:
     return nn.Sequential(conv, nn.BatchNorm2d(channels_out), nn.ReLU(inplace=True))
 
 
+def _timm() -> Any:
+    """timm, which takes seconds to import, only where a run asks for one of its models."""
+    import_module("tnet_geo.model.torchvision_schemas")  # must come first
+    return import_module("timm")
+
+
 class TimmBackbone(Backbone):
     """Any timm model that offers intermediate features.
 
@@ -69,18 +75,21 @@ class TimmBackbone(Backbone):
 
     def __init__(self, name: str, bands: int, base_px: int) -> None:
         super().__init__()
-        import tnet_geo.model.torchvision_schemas  # noqa: F401  (must come before timm)
-        import timm  # isort: skip
+        timm = _timm()
 
         if not timm.is_model(name):
-            near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
-            raise InvalidRunFile("[model]", f"names the unknown backbone timm/{name}", f"take one of timm's: {near}")
-        self.net = timm.create_model(name, num_classes=0, in_chans=bands, pretrained=False)
+            near = ", ".join(timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:5])
+            raise InvalidRunFile(
+                "[model]", f"names the unknown backbone timm/{name}", f"take one of timm's: {near}"
+            )
+        self.net: Any = timm.create_model(name, num_classes=0, in_chans=bands, pretrained=False)
         stages = [(info["reduction"], info["num_chs"]) for info in self.net.feature_info]
         fine = [k for k, (stride, _) in enumerate(stages) if base_px // stride >= _TAP_CELLS]
         if not fine:
             raise InvalidRunFile(
-                "[model]", f"has base_px {base_px}, too small for timm/{name}", f"take at least {_TAP_CELLS * stages[0][0]}"
+                "[model]",
+                f"has base_px {base_px}, too small for timm/{name}",
+                f"take at least {_TAP_CELLS * stages[0][0]}",
             )
         self._tap = fine[-1]
         self.tap_channels = stages[self._tap][1]
@@ -102,7 +111,9 @@ class TimmBackbone(Backbone):
             self.net.load_state_dict(state, strict=True)
         except (OSError, RuntimeError) as error:
             cause = str(error).splitlines()[0]
-            raise InvalidRunFile("[model]", f"names weights {path} that do not load ({cause})", "check file and backbone") from error
+            raise InvalidRunFile(
+                "[model]", f"names weights {path} that do not load ({cause})", "check file and backbone"
+            ) from error
 
 
 def backbone_of(name: str, bands: int, base_px: int) -> Backbone:
@@ -115,7 +126,9 @@ def backbone_of(name: str, bands: int, base_px: int) -> Backbone:
         return PlainBackbone(bands)
     family, _, model = name.partition("/")
     if family != "timm" or not model:
-        raise InvalidRunFile("[model]", f"names the unknown backbone {name!r}", "write `plain` or `timm/NAME`")
+        raise InvalidRunFile(
+            "[model]", f"names the unknown backbone {name!r}", "write `plain` or `timm/NAME`"
+        )
     return TimmBackbone(model, bands, base_px)
 
 
@@ -124,8 +137,5 @@ def own_scaling(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None
     family, _, model = name.partition("/")
     if family != "timm":
         return None
-    import tnet_geo.model.torchvision_schemas  # noqa: F401  (must come before timm)
-    import timm  # isort: skip
-
-    known = timm.get_pretrained_cfg(model)
+    known = _timm().get_pretrained_cfg(model)
     return (known.mean, known.std) if known else None

@@ -24,7 +24,6 @@ from tnet_geo.model.settings import NetworkSettings, WalkSettings
 __all__ = ["BUNDLE_VERSION", "Bundle", "BundleFacts", "read_bundle"]
 
 BUNDLE_VERSION = 1
-_FORMAT = "tnet-geo bundle"
 
 
 class BundleFacts(BaseModel):
@@ -32,7 +31,7 @@ class BundleFacts(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    format: Literal["tnet-geo bundle"] = _FORMAT
+    format: Literal["tnet-geo bundle"] = "tnet-geo bundle"
     version: int = BUNDLE_VERSION
     weights_sha256: str = ""
     classes: tuple[str, ...]
@@ -106,7 +105,8 @@ def read_bundle(path: Path) -> Bundle:
         raise InvalidBundle(str(path), f"has no readable bundle.toml ({type(error).__name__})") from error
     if table.get("version") != BUNDLE_VERSION:
         raise InvalidBundle(
-            str(path), f"has format version {table.get('version')}, this tnet-geo reads version {BUNDLE_VERSION}"
+            str(path),
+            f"has format version {table.get('version')}, this tnet-geo reads version {BUNDLE_VERSION}",
         )
     try:
         facts = BundleFacts.model_validate(table)

@@ -24,7 +24,9 @@ def top_children(logits: Tensor, candidates: Tensor, keep: int) -> list[list[int
     return [row[:count] for row, count in zip(order, counts, strict=True)]
 
 
-def sample_children(logits: Tensor, candidates: Tensor, keep: int, generator: torch.Generator) -> list[list[int]]:
+def sample_children(
+    logits: Tensor, candidates: Tensor, keep: int, generator: torch.Generator
+) -> list[list[int]]:
     """`keep` candidates of each parent drawn one after another without replacement, in that order.
 
     Gumbel top-k: the ordered list has exactly the Plackett-Luce law of `plackett_luce_log_prob`.

@@ -48,4 +48,5 @@ class LocationHead(nn.Module):
         hidden = self.reduce(self.norm(tap)) + self.depth(depth)[:, :, None, None]
         scores = self.score(torch.relu(hidden)).flatten(1)
         pooling = child_pooling(tap.shape[-1]).to(scores)
-        return self.scale * scores @ pooling.T
+        logits: Tensor = self.scale * scores @ pooling.T
+        return logits

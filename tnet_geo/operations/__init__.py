@@ -8,23 +8,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tnet_geo.operations.build import BuildReport as BuildReport
     from tnet_geo.operations.build import build_archive as build_archive
-    from tnet_geo.operations.classify import ClassifyReport as ClassifyReport
-    from tnet_geo.operations.classify import classify as classify
-    from tnet_geo.operations.evaluate import Evaluation as Evaluation
-    from tnet_geo.operations.evaluate import evaluate as evaluate
-    from tnet_geo.operations.train import TrainReport as TrainReport
-    from tnet_geo.operations.train import train as train
+    from tnet_geo.operations.classification import ClassifyReport as ClassifyReport
+    from tnet_geo.operations.classification import classify as classify
+    from tnet_geo.operations.evaluation import Evaluation as Evaluation
+    from tnet_geo.operations.evaluation import evaluate as evaluate
+    from tnet_geo.operations.training import TrainReport as TrainReport
+    from tnet_geo.operations.training import train as train
 
 # Loaded at first use: a job must not pay for what the others need.
 _HOMES = {
     "BuildReport": "build",
-    "ClassifyReport": "classify",
-    "Evaluation": "evaluate",
-    "TrainReport": "train",
+    "ClassifyReport": "classification",
+    "Evaluation": "evaluation",
+    "TrainReport": "training",
     "build_archive": "build",
-    "classify": "classify",
-    "evaluate": "evaluate",
-    "train": "train",
+    "classify": "classification",
+    "evaluate": "evaluation",
+    "train": "training",
 }
 
 __all__ = [
@@ -42,7 +42,4 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    found = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    # `classify` and others are names of modules too, which the import has just bound here.
-    globals()[name] = found
-    return found
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -163,9 +163,7 @@ def _number(axes: Axes, mark: Mark) -> None:
         Rectangle((mark.label_left, mark.label_top), side, side, facecolor=mark.colour, linewidth=0)
     )
     centre = (mark.label_left + side / 2, mark.label_top + side / 2)
-    axes.text(
-        *centre, str(mark.number), ha="center", va="center_baseline", size=8, weight="bold", color=INK
-    )
+    axes.text(*centre, str(mark.number), ha="center", va="center_baseline", size=8, weight="bold", color=INK)
 
 
 def _draw_crop(axes: Axes, look: Look, crop: Picture) -> None:

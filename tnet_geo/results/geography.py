@@ -85,7 +85,9 @@ def _footprint(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> Footprint 
         return Footprint(centre_lon, centre_lat, outline)
     halves = (
         shapely.intersection(outline, shapely.box(0, -90, 180, 90)),
-        shapely.transform(shapely.intersection(outline, shapely.box(180, -90, 360, 90)), lambda at: at - (360, 0)),
+        shapely.transform(
+            shapely.intersection(outline, shapely.box(180, -90, 360, 90)), lambda at: at - (360, 0)
+        ),
     )
     parts = [half for half in halves if isinstance(half, shapely.Polygon) and not half.is_empty]
     return Footprint(centre_lon, centre_lat, shapely.MultiPolygon(parts))

@@ -6,10 +6,12 @@ import re
 import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow import compute
 from pydantic import ValidationError
 
 from tnet_geo.errors import InvalidResults, QueryRefused
@@ -108,14 +110,8 @@ class Results:
         Raises:
             QueryRefused: a site has no answer.
         """
-        tables = {
-            name: pa.concat_tables(
-                [pq.read_table(file, filters=[("site_id", "in", list(sites))]) for file in self._files(name)]
-                or [TABLES[name].empty_table()]
-            )
-            for name in ("predictions", "trails")
-        }
-        found = walks_of(tables["predictions"].to_pylist(), tables["trails"].to_pylist())
+        predictions, trails = (self._rows_of(table, sites) for table in ("predictions", "trails"))
+        found = walks_of(predictions, trails)
         for site in sites:
             if site not in found:
                 remedy = "SELECT site_id FROM predictions lists those that have one"
@@ -129,6 +125,12 @@ class Results:
 
     def _files(self, table: str) -> list[Path]:
         return part_files(self.path, table, self.record.id)
+
+    def _rows_of(self, table: str, sites: Sequence[str]) -> list[dict[str, Any]]:
+        """All rows of some sites, read from the parts without a database."""
+        only = compute.field("site_id").isin(pa.array(sites, pa.string()))
+        parts = (pq.read_table(file, filters=only, partitioning=None) for file in self._files(table))
+        return [row for part in parts for row in part.to_pylist()]
 
     def _stored_rows(self, table: str) -> int:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -38,14 +38,6 @@ CONFUSIONS = """
 """
 
 CHOICE = "SELECT site_id, label, expected, confidence FROM predictions ORDER BY site_id"
-
-PANELS = (
-    ("accuracy", "Accuracy", "higher is better"),
-    ("pixel_fraction", "Pixels read", "of each site's native pixels; lower is cheaper"),
-    ("bytes", "Bytes decoded", "per site; lower is cheaper"),
-    ("seconds", "Time", "per site, reading included; lower is faster"),
-)
-"""Keys of a comparison that are drawn, with their words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +149,17 @@ def _percent(share: float | None, digits: int = 1) -> str:
 
 def _charts(comparison: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
     """Rows of the table, and per panel one bar per way to look, as shares of the longest."""
-    words = {"accuracy": _percent, "pixel_fraction": _percent, "bytes": bytes_text, "seconds": seconds_text}
+    kinds: tuple[tuple[str, str, str, Callable[[float], str]], ...] = (
+        ("accuracy", "Accuracy", "higher is better", _percent),
+        ("pixel_fraction", "Pixels read", "of each site's native pixels; lower is cheaper", _percent),
+        ("bytes", "Bytes decoded", "per site; lower is cheaper", bytes_text),
+        ("seconds", "Time", "per site, reading included; lower is faster", seconds_text),
+    )
     panels = []
-    for key, heading, note in PANELS:
+    for key, heading, note, words in kinds:
         values = {name: row[key] for name, row in comparison.items() if key in row}
         longest = 1.0 if key == "accuracy" else max(values.values(), default=0.0) or 1.0
-        bars = [(name, value / longest, words[key](value)) for name, value in values.items()]
+        bars = [(name, value / longest, words(value)) for name, value in values.items()]
         panels.append({"heading": heading, "note": note, "bars": bars})
     return {"rows": comparison, "panels": panels}
 

@@ -157,13 +157,15 @@ def _replace(path: Path, content: bytes | None) -> None:
 def _site_ids(root: Path, table: str, run: str) -> list[str]:
     files = part_files(root, table, run)
     return [
-        site for file in files for site in pq.read_table(file, columns=["site_id"])["site_id"].to_pylist()
+        site
+        for file in files
+        for site in pq.read_table(file, columns=["site_id"], partitioning=None)["site_id"].to_pylist()
     ]
 
 
 def _failed_rows(root: Path, run: str) -> list[tuple[str, str]]:
     """Site and reason of what a run has set aside, in the order of sites."""
-    tables = [pq.read_table(file) for file in part_files(root, "failed", run)]
+    tables = [pq.read_table(file, partitioning=None) for file in part_files(root, "failed", run)]
     return sorted((row["site_id"], row["reason"]) for table in tables for row in table.to_pylist())
 
 

@@ -10,14 +10,18 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
-from tnet_geo.errors import InvalidManifest, OutputExists
+from distributed import Client
+from pyarrow import compute, parquet
+
+from tnet_geo.errors import Incomplete, InvalidManifest, OutputExists
 from tnet_geo.grid import Window
 from tnet_geo.imagery import Manifest, Site, read_manifest
 from tnet_geo.inference import Classifier, load_bundle
 from tnet_geo.operations.cluster import cluster, run_tasks
 from tnet_geo.operations.ledger import run_facts
 from tnet_geo.pyramid import Archive, open_archive
-from tnet_geo.results import PredictionRow, Results, RunRecord, finish_run, has_part, write_part
+from tnet_geo.results import PredictionRow, RunRecord, finish_run, has_part, write_part
+from tnet_geo.results.store import part_files
 from tnet_geo.trail import Answer, Failure
 
 __all__ = ["ClassifyReport", "classify"]
@@ -100,8 +104,9 @@ def classify(
     job = _Job(store.path, Path(bundle).absolute(), folder, run_id)
     missing = [part for part in partitions if not has_part(folder, run_id, part.name)]
     if missing:
-        _compute(job, missing, workers, scheduler)
-    return _finish(job, classifier, table, split, len(sites), time.monotonic() - begun)
+        with cluster(workers, scheduler) as client:
+            _compute(job, missing, client)
+    return _finish(job, classifier, table, split=split, seconds=time.monotonic() - begun)
 
 
 def _foreign(folder: Path) -> bool:
@@ -110,7 +115,9 @@ def _foreign(folder: Path) -> bool:
     return bool(names) and not names & {"predictions", "trails", "runs", ".lock"}
 
 
-def _partitions(sites: Sequence[Site], archive: Archive, classifier: Classifier, size: int) -> list[_Partition]:
+def _partitions(
+    sites: Sequence[Site], archive: Archive, classifier: Classifier, size: int
+) -> list[_Partition]:
     """Sites in the manifest's order, each group named by everything that its answers depend on."""
     digests = {site.scene_id: archive.digest(site.scene_id) for site in sites}
     settings = classifier.walk.model_dump_json()
@@ -118,7 +125,15 @@ def _partitions(sites: Sequence[Site], archive: Archive, classifier: Classifier,
     for start in range(0, len(sites), size):
         group = tuple(sites[start : start + size])
         facts = [
-            (site.site_id, site.scene_id, digests[site.scene_id], _corners(site.window), site.label, site.split, site.date)
+            (
+                site.site_id,
+                site.scene_id,
+                digests[site.scene_id],
+                _corners(site.window),
+                site.label,
+                site.split,
+                site.date,
+            )
             for site in group
         ]
         name = _digest(classifier.bundle.digest, settings, json.dumps(facts))
@@ -134,21 +149,20 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _compute(job: _Job, partitions: Sequence[_Partition], workers: int | None, scheduler: str | None) -> None:
+def _compute(job: _Job, partitions: Sequence[_Partition], client: Client) -> None:
     """One task per partition; a partition that kills its worker is tried again site by site."""
-    with cluster(workers, scheduler) as client:
-        broken: list[_Partition] = []
+    broken: list[_Partition] = []
 
-        def take(part: _Partition, result: None | Exception) -> None:
-            if result is not None:
-                broken.append(part)
+    def take(part: _Partition, result: Exception | None) -> None:
+        if result is not None:
+            broken.append(part)
 
-        run_tasks(client, partial(_classify_partition, job), partitions, on_done=take)
-        for part in broken:
-            _rescue(job, part, client)
+    run_tasks(client, partial(_classify_partition, job), partitions, on_done=take)
+    for part in broken:
+        _rescue(job, part, client)
 
 
-def _rescue(job: _Job, part: _Partition, client: object) -> None:
+def _rescue(job: _Job, part: _Partition, client: Client) -> None:
     """Answer the sites of a broken partition one by one, so that one bad site costs only itself."""
     found: dict[str, Answer | Failure] = {}
 
@@ -158,7 +172,7 @@ def _rescue(job: _Job, part: _Partition, client: object) -> None:
             result = Failure(site.site_id, f"Site {site.site_id} ended its process twice ({cause[:200]}).")
         found[site.site_id] = result
 
-    run_tasks(client, partial(_answer_one, job), part.sites, on_done=take)  # type: ignore[arg-type]
+    run_tasks(client, partial(_answer_one, job), part.sites, on_done=take)
     _publish(job, part, [found[site.site_id] for site in part.sites])
 
 
@@ -207,12 +221,14 @@ def _row(answer: Answer, site: Site, archive: Archive, half_px: int) -> Predicti
 
 
 def _finish(
-    job: _Job, classifier: Classifier, table: Manifest, split: str | None, selected: int, seconds: float
+    job: _Job, classifier: Classifier, table: Manifest, *, split: str | None, seconds: float
 ) -> ClassifyReport:
     """Count what is there, write the record, and say it."""
     known = job.results / "runs" / f"{job.run_id}.json"
-    facts = run_facts()
+    selected = len(table.select(split))
     rows, failed, tiles, decoded = _counts(job)
+    if rows + failed != selected:
+        raise Incomplete(job.run_id, selected, rows, failed)
     if not known.exists():
         record = RunRecord(
             id=job.run_id,
@@ -226,7 +242,7 @@ def _finish(
             set_aside=failed,
             seconds=seconds,
             settings=classifier.walk.model_dump(mode="json"),
-            **facts,
+            **run_facts(),
         )
         finish_run(job.results, record)
     return ClassifyReport(
@@ -236,10 +252,6 @@ def _finish(
 
 def _counts(job: _Job) -> tuple[int, int, int, int]:
     """Answers, failures, tiles and bytes of the run's parts."""
-    from pyarrow import compute, parquet
-
-    from tnet_geo.results.store import part_files
-
     rows = failed = tiles = decoded = 0
     for file in part_files(job.results, "predictions", job.run_id):
         part = parquet.read_table(file, columns=["tiles", "bytes_decoded"])

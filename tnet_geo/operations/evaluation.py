@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from tnet_geo.operations.ledger import run_facts, write_json
 from tnet_geo.pyramid import Archive, open_archive
 from tnet_geo.trail import Answer, Failure
 
-__all__ = ["ClassFigures", "Contestant", "Evaluation", "evaluate"]
+__all__ = ["ClassFigures", "Contestant", "Evaluation", "contest_lines", "evaluate"]
 
 RANDOM_DRAWS = 4
 """Random walks are drawn this often and averaged."""
@@ -65,20 +66,24 @@ class Evaluation:
 
     def lines(self) -> list[str]:
         """Two tables for people."""
-        text = [f"{self.sites} sites of split {self.split}", ""]
-        text.append(f"{'':8}  accuracy    tiles     bytes   pixels   ms a site")
-        for name, row in self.contestants.items():
-            text.append(
-                f"{name:8}  {row.accuracy:8.3f}  {row.tiles:7.2f}  {row.bytes:8.0f}  {row.pixel_fraction:6.1%}"
-                f"  {1000 * row.seconds:10.2f}"
-            )
+        text = [f"{self.sites} sites of split {self.split}", "", *contest_lines(self.contestants)]
         width = max(len(row.label) for row in self.classes)
         text += ["", f"{'walk, by class':{width}}  sites  precision  recall     f1"]
         for figures in self.classes:
             text.append(
-                f"{figures.label:{width}}  {figures.sites:5}  {figures.precision:9.3f}  {figures.recall:6.3f}  {figures.f1:5.3f}"
+                f"{figures.label:{width}}  {figures.sites:5}  {figures.precision:9.3f}  {figures.recall:6.3f}"
+                f"  {figures.f1:5.3f}"
             )
         return text + [f"set aside: {failure.reason}" for failure in self.set_aside]
+
+
+def contest_lines(contestants: Mapping[str, Contestant]) -> list[str]:
+    """One line per way to look, for people."""
+    lines = [f"{'':8}  accuracy    tiles     bytes   pixels   ms a site"]
+    for name, row in contestants.items():
+        cost = f"{row.tiles:7.2f}  {row.bytes:8.0f}  {row.pixel_fraction:6.1%}  {1000 * row.seconds:10.2f}"
+        lines.append(f"{name:8}  {row.accuracy:8.3f}  {cost}")
+    return lines
 
 
 def evaluate(
@@ -105,7 +110,9 @@ def evaluate(
     table = read_manifest(manifest or settings.data.manifest)
     sites = [site for site in table.select(split).sites if site.label is not None]
     if not sites:
-        raise InvalidManifest(table.path, f"has no labelled site in split {split!r}", "evaluate another split")
+        raise InvalidManifest(
+            table.path, f"has no labelled site in split {split!r}", "evaluate another split"
+        )
     store = open_archive(archive or settings.data.archive)
     bundles = {"walk": run / "bundle"} | {path.name: path for path in sorted((run / "rivals").glob("[!.]*"))}
     order = [name for name in ("walk", "root", "random", "dense") if name in bundles]
@@ -175,11 +182,12 @@ def _native_pixels(site: Site, archive: Archive) -> int:
     return rows * cols
 
 
-def _by_class(answers: Sequence[Answer], sites: Sequence[Site], classes: Sequence[str]) -> tuple[ClassFigures, ...]:
+def _by_class(
+    answers: Sequence[Answer], sites: Sequence[Site], classes: Sequence[str]
+) -> tuple[ClassFigures, ...]:
     """Precision, recall and F1 by torchmetrics."""
-    import tnet_geo.model.torchvision_schemas  # noqa: F401  (must come before torchmetrics)
-    from torchmetrics.functional import classification  # isort: skip
-
+    import_module("tnet_geo.model.torchvision_schemas")  # must come before torchmetrics
+    classification = import_module("torchmetrics.functional.classification")  # seconds, only for this table
     place = {label: n for n, label in enumerate(classes)}
     labels = {site.site_id: site.label for site in sites}
     known = [answer for answer in answers if labels[answer.site_id] in place]

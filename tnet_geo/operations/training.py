@@ -68,7 +68,9 @@ def train(
     return train_with(settings, resume=resume, progress=progress)
 
 
-def train_with(settings: RunSettings, *, resume: bool = True, progress: Progress | None = None) -> TrainReport:
+def train_with(
+    settings: RunSettings, *, resume: bool = True, progress: Progress | None = None
+) -> TrainReport:
     """`train` for settings that have been read."""
     begun = time.monotonic()
     torch.set_num_threads(settings.threads)
@@ -76,12 +78,12 @@ def train_with(settings: RunSettings, *, resume: bool = True, progress: Progress
         settings, read_manifest(settings.data.manifest), open_archive(settings.data.archive), progress
     )
     rows = training.run(fresh=not resume)
-    report = _report(settings, rows, training, time.monotonic() - begun)
+    report = _report(rows, training, time.monotonic() - begun)
     write_json(settings.out / "run.json", run_facts() | asdict(report))
     return report
 
 
-def _report(settings: RunSettings, rows: list[EpochRow], training: Training, seconds: float) -> TrainReport:
+def _report(rows: list[EpochRow], training: Training, seconds: float) -> TrainReport:
     facts = read_bundle(training.folder.bundle).facts
     return TrainReport(
         bundle=training.folder.bundle,

@@ -1,0 +1,65 @@
+"""A tiny archive with labels: three classes that their colours tell apart, 64 px scenes, half_px 16."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tests.rasters import write_raster
+from tnet_geo.imagery import Manifest, write_manifest
+from tnet_geo.learning.settings import RunSettings
+from tnet_geo.pyramid import Archive, ArchiveSettings, create_archive
+from tnet_geo.pyramid.build import build_scene
+
+CLASSES = ("meadow", "quarry", "water")
+SETTINGS = ArchiveSettings(half_px=16, shard_chunks=4)
+
+
+@dataclass(frozen=True)
+class TinyArchive:
+    """Where everything of it lies."""
+
+    folder: Path
+    archive: Archive
+    manifest: Manifest
+
+    def settings(self, out: Path, **tables: Any) -> RunSettings:
+        """A run over it that takes seconds."""
+        one = {"epochs": 1, "sites_per_step": 6}
+        quick: dict[str, Any] = {
+            "model": {"base_px": 32},
+            "keep": (2, 1),
+            "dense": one,
+            "location": {"epochs": 2, "sites_per_step": 6, "pool_steps": 10},
+            "joint": {**one, "walks": 2},
+            "rivals": {"root_epochs": 2},
+        }
+        data = {"manifest": self.manifest.path, "archive": self.archive.path}
+        return RunSettings.model_validate({"out": out, "data": data, **quick, **tables})
+
+
+def tiny_archive(folder: Path, sites: int = 36, side: int = 64) -> TinyArchive:
+    """Scenes, pyramids (built in this process) and a manifest with 2/3 train, 1/6 val, 1/6 test."""
+    archive = create_archive(folder / "archive", SETTINGS)
+    chance = np.random.default_rng(8)
+    rows = []
+    for n in range(sites):
+        label = CLASSES[n % 3]
+        pixels = chance.integers(0, 120, (3, side, side), dtype=np.uint8)
+        pixels[n % 3] += 100
+        source = write_raster(folder / "scenes" / f"{n:03d}.tif", pixels)
+        split = {0: "val", 1: "test"}.get(n // 3 % 6, "train")
+        rows.append(
+            {
+                "site_id": f"site{n:03d}",
+                "scene": f"scenes/{n:03d}.tif",
+                "scene_id": f"s{n:03d}",
+                "label": label,
+                "split": split,
+            }
+        )
+        build_scene(str(source), f"s{n:03d}", archive.path, SETTINGS)
+    return TinyArchive(folder, archive, write_manifest(rows, folder / "sites.parquet"))
