@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tests.rasters import write_raster
-from tnet_geo.imagery import Manifest, write_manifest
+from tnet_geo.imagery import Manifest, Site, write_manifest
 from tnet_geo.learning.settings import RunSettings
 from tnet_geo.pyramid import Archive, ArchiveSettings, create_archive
 from tnet_geo.pyramid.build import build_scene
@@ -45,21 +45,13 @@ def tiny_archive(folder: Path, sites: int = 36, side: int = 64) -> TinyArchive:
     """Scenes, pyramids (built in this process) and a manifest with 2/3 train, 1/6 val, 1/6 test."""
     archive = create_archive(folder / "archive", SETTINGS)
     chance = np.random.default_rng(8)
-    rows = []
+    found: list[Site] = []
     for n in range(sites):
         label = CLASSES[n % 3]
         pixels = chance.integers(0, 120, (3, side, side), dtype=np.uint8)
         pixels[n % 3] += 100
         source = write_raster(folder / "scenes" / f"{n:03d}.tif", pixels)
         split = {0: "val", 1: "test"}.get(n // 3 % 6, "train")
-        rows.append(
-            {
-                "site_id": f"site{n:03d}",
-                "scene": f"scenes/{n:03d}.tif",
-                "scene_id": f"s{n:03d}",
-                "label": label,
-                "split": split,
-            }
-        )
+        found.append(Site(f"site{n:03d}", str(source), f"s{n:03d}", None, label, split))
         build_scene(str(source), f"s{n:03d}", archive.path, SETTINGS)
-    return TinyArchive(folder, archive, write_manifest(rows, folder / "sites.parquet"))
+    return TinyArchive(folder, archive, write_manifest(found, folder / "sites.parquet"))

@@ -56,6 +56,7 @@ def test_a_window_of_a_larger_scene_is_shown_with_the_ground_of_its_root() -> No
     walk = walk_over(window, (800, 700))
     seen = scenery_of(walk, Scenes({"scene": MemoryReader.of(pixels, HALF_PX)}))
     assert seen.ground.contains(window)
+    assert seen.beyond
     assert walk.windows[0].contains(seen.ground)
     here = pixels[:, seen.ground.row : seen.ground.bottom, seen.ground.col : seen.ground.right]
     np.testing.assert_array_equal(seen.picture, here.transpose(1, 2, 0))
@@ -67,6 +68,7 @@ def test_ground_that_is_too_large_is_shown_coarser_and_covers_the_scene() -> Non
     seen = scenery_of(walk_over(Window(0, 0, 1501, 1300), (800, 700)), Scenes({"scene": reader}))
     assert seen.picture.shape == (751, 650, 3)
     assert seen.ground == Window(0, 0, 1502, 1300)
+    assert not seen.beyond
     np.testing.assert_array_equal(seen.picture, reader.level(1)[0].transpose(1, 2, 0))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
 from tnet_geo.errors import NoImages, UsageError
-from tnet_geo.imagery.manifest import Manifest, Site, scene_id_of, scene_text, write_manifest
+from tnet_geo.imagery.manifest import Manifest, Site, folder_of, scene_id_of, scene_text, write_manifest
 from tnet_geo.imagery.splits import split_of
 
 __all__ = ["SUFFIXES", "manifest_from_folder"]
@@ -32,11 +33,11 @@ def manifest_from_folder(
         raise UsageError(
             f"--val {val} and --test {test} leave nothing to train on: let them sum to less than 1."
         )
-    top = Path(root).absolute()
+    top = Path(os.path.abspath(root))
     images = _images(top)
     if not images:
         raise NoImages(str(root), ", ".join(SUFFIXES))
-    home = Path(out).absolute().parent
+    home = folder_of(out)
     ids = Counter(_stem(path, top) for path in images)
 
     def site(path: Path) -> Site:

@@ -106,15 +106,21 @@ def scene_id_of(scene: str) -> str:
     return f"{stem}-{hashlib.sha256(scene.encode()).hexdigest()[:8]}"
 
 
+def folder_of(path: str | Path) -> Path:
+    """The folder of a file as an absolute path without `..`; links are not followed."""
+    return Path(os.path.abspath(path)).parent
+
+
 def scene_place(scene: str, folder: Path) -> str:
     """Where a scene lies that a table in `folder` names: an absolute path, or the URI as it is."""
-    return scene if "://" in scene else os.path.normpath(folder / scene)
+    if "://" in scene:
+        return scene
+    return os.path.normpath(scene if scene.startswith("/") else f"{folder}/{scene}")
 
 
 def scene_text(place: str, folder: Path) -> str:
     """A place as a manifest in `folder` writes it: relative when below, so that both can move together."""
-    inside = "://" not in place and Path(place).is_relative_to(folder)
-    return Path(place).relative_to(folder).as_posix() if inside else place
+    return place.removeprefix(f"{folder}/")
 
 
 def read_manifest(path: str | Path) -> Manifest:
@@ -127,7 +133,7 @@ def read_manifest(path: str | Path) -> Manifest:
     name = str(path)
     table = _typed(name, _read_table(Path(path)))
     _check_columns(name, table)
-    return Manifest(_sites(name, table, Path(path).absolute().parent), name)
+    return Manifest(_sites(name, table, folder_of(path)), name)
 
 
 def _read_table(path: Path) -> pa.Table:
@@ -227,20 +233,20 @@ def _check_windows(name: str, table: pa.Table) -> None:
 
 def _sites(name: str, table: pa.Table, folder: Path) -> list[Site]:
     columns = {column: table[column].to_pylist() for column in COLUMNS}
-    places: dict[str, tuple[str, str]] = {}
+    places: dict[str, str] = {}
     owners: dict[str, str] = {}
     sites: list[Site] = []
     for site_id, scene, scene_id, label, split, row, col, height, width, date in zip(
         *columns.values(), strict=True
     ):
         if scene not in places:
-            places[scene] = scene_place(scene, folder), scene_id_of(scene)
-        place, default = places[scene]
-        if owners.setdefault(scene_id or default, place) != place:
-            what = f"has the scene_id {scene_id or default!r} for two scenes"
+            places[scene] = scene_place(scene, folder)
+        place, named = places[scene], scene_id or scene_id_of(scene)
+        if owners.setdefault(named, place) != place:
+            what = f"has the scene_id {named!r} for two scenes"
             raise InvalidManifest(name, what, "make scene ids unique")
         window = None if row is None else Window(row, col, height, width)
-        sites.append(Site(site_id, place, scene_id or default, window, label, split, date))
+        sites.append(Site(site_id, place, named, window, label, split, date))
     return sites
 
 
@@ -254,7 +260,7 @@ def write_manifest(sites: Iterable[Site], path: str | Path) -> Manifest:
         InvalidManifest: the suffix is neither .parquet nor .csv, or the sites break the schema.
     """
     target = Path(path)
-    name, folder = str(target), target.absolute().parent
+    name, folder = str(target), folder_of(path)
     if target.exists():
         raise OutputExists(name)
     if target.suffix.lower() not in {".parquet", ".csv"}:

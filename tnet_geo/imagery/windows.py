@@ -3,129 +3,189 @@
 from __future__ import annotations
 
 import csv
+import logging
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from affine import Affine
 from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
-from tnet_geo.errors import InvalidManifest
+from tnet_geo.errors import InvalidManifest, SourceUnreadable
 from tnet_geo.grid import Window
-from tnet_geo.imagery.manifest import REQUIRED, WINDOW, Manifest, write_manifest
+from tnet_geo.imagery.manifest import (
+    REQUIRED,
+    WINDOW,
+    Manifest,
+    Site,
+    folder_of,
+    scene_id_of,
+    scene_place,
+    scene_text,
+    write_manifest,
+)
 from tnet_geo.imagery.raster import RasterInfo, open_raster
 
 __all__ = ["manifest_from_windows"]
 
 BOUNDS = ("min_x", "min_y", "max_x", "max_y")
-_KEPT = ("site_id", "scene", "scene_id", "label", "split", "date")
+_KNOWN = (*REQUIRED, "scene_id", "label", "split", "date", *WINDOW, *BOUNDS, "crs")
+_PIXELS_HELP = f"give {', '.join(WINDOW)} in pixels, or {', '.join(BOUNDS)} in map coordinates"
+_TINY = 1e-6
+"""Pixels: bounds on a pixel's own edge must not reach into its neighbour by rounding."""
+
+_log = logging.getLogger(__name__)
 
 
 def manifest_from_windows(table: str | Path, out: str | Path) -> Manifest:
     """Write the manifest of a CSV of windows.
 
     Columns: site_id and scene (relative to the CSV), and either `row_off, col_off, height, width` in native
-    pixels or `min_x, min_y, max_x, max_y` in map coordinates of column `crs` (by default the scene's own;
-    rounded outwards to whole pixels and clipped to the scene). scene_id, label, split (`none` is none) and date
-    are kept; other columns are ignored.
+    pixels or `min_x, min_y, max_x, max_y` in map coordinates of column `crs` (by default the scene's own),
+    rounded outwards to whole pixels. Windows are clipped to their scenes. scene_id, label, split (`none` is
+    none) and date are kept; other columns are ignored, which is logged.
 
     Raises:
-        InvalidManifest: a column is missing, a number is none, or a window misses its scene.
-        SourceUnreadable: map coordinates over a scene that cannot be opened.
+        InvalidManifest: a column is missing, a window is not one of numbers or misses its scene, or map
+            coordinates cannot be placed because the scene cannot be opened or has no georeference.
         OutputExists: `out` is there.
     """
     name = str(table)
+    columns, rows = _read(Path(table))
+    for column in REQUIRED:
+        if column not in columns:
+            raise InvalidManifest(name, f"has no column {column!r}", f"add it; it has {', '.join(columns)}")
+    if not any(set(window) <= set(columns) for window in (WINDOW, BOUNDS)):
+        raise InvalidManifest(name, "has no windows", _PIXELS_HELP)
+    ignored = [column for column in columns if column not in _KNOWN]
+    if ignored:
+        _log.info("%s: columns that are not used: %s", name, ", ".join(ignored))
+    windows = _Windows(name, folder_of(table), folder_of(out))
+    return write_manifest([windows.site(row) for row in rows], out)
+
+
+def _read(table: Path) -> tuple[Sequence[str], list[dict[str, str]]]:
+    """Names of the columns, and rows without white space around values; what is missing is empty."""
     try:
-        with Path(table).open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            rows = list(reader)
-            columns = reader.fieldnames or []
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, restkey="", restval="")
+            rows = [{key: value.strip() for key, value in row.items() if key} for row in reader]
+            return reader.fieldnames or (), rows
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InvalidManifest(name, f"cannot be read ({error})", "name a CSV file") from error
-    missing = [column for column in REQUIRED if column not in columns]
-    if missing:
-        raise InvalidManifest(name, f"has no column {missing[0]!r}", f"add it; it has {', '.join(columns)}")
-    in_map = all(column in columns for column in BOUNDS)
-    if not in_map and any(column not in columns for column in WINDOW):
-        remedy = f"give {', '.join(WINDOW)} in pixels, or {', '.join(BOUNDS)} in map coordinates"
-        raise InvalidManifest(name, "has no windows", remedy)
-    folder, home = Path(table).absolute().parent, Path(out).absolute().parent
-    scenes = _Scenes(name, folder)
-    return write_manifest([_row(row, scenes, in_map, home) for row in rows], out)
+        cause = getattr(error, "strerror", None) or error
+        raise InvalidManifest(str(table), f"cannot be read ({cause})", "name a CSV file") from error
 
 
-class _Scenes:
-    """Headers of the scenes of a table, each opened once."""
+@dataclass
+class _Windows:
+    """Rows of a table as sites; each scene's header is read once."""
 
-    def __init__(self, table: str, folder: Path) -> None:
-        self.table, self._folder = table, folder
-        self._known: dict[str, RasterInfo] = {}
+    table: str
+    folder: Path
+    home: Path
+    """Where the manifest will lie."""
+    _headers: dict[str, RasterInfo | SourceUnreadable] = field(default_factory=dict)
 
-    def path(self, scene: str) -> str:
-        """Absolute, or the URI as it is."""
-        return scene if "://" in scene else os.path.normpath(self._folder / scene)
-
-    def info(self, scene: str) -> RasterInfo:
-        """The header of a scene."""
-        path = self.path(scene)
-        if path not in self._known:
-            with open_raster(path) as raster:
-                self._known[path] = raster.info
-        return self._known[path]
-
-
-def _row(row: Mapping[str, str], scenes: _Scenes, in_map: bool, home: Path) -> dict[str, object]:
-    kept: dict[str, object] = {key: row[key] or None for key in _KEPT if key in row}
-    if str(kept.get("split")).lower() == "none":
-        kept["split"] = None
-    place = scenes.path(row["scene"])
-    inside = "://" not in place and Path(place).is_relative_to(home)
-    kept["scene"] = Path(place).relative_to(home).as_posix() if inside else place
-    site = row["site_id"]
-    try:
-        numbers = [float(row[column]) for column in (BOUNDS if in_map else WINDOW)]
-        if not all(math.isfinite(number) for number in numbers):
-            raise ValueError("not finite")
-    except (TypeError, ValueError) as error:
-        raise InvalidManifest(
-            scenes.table, f"has no window of numbers at site {site!r}", "fill it in"
-        ) from error
-    if not in_map and any(number % 1 for number in numbers):
-        raise InvalidManifest(
-            scenes.table, f"has part of a pixel in the window of site {site!r}", "give whole pixels"
+    def site(self, row: Mapping[str, str]) -> Site:
+        name, scene = row["site_id"], row["scene"]
+        if not name or not scene:
+            missing = "site_id" if not name else "scene"
+            raise InvalidManifest(self.table, f"has a row without {missing}: {dict(row)}", "fill it in")
+        place = scene_place(scene, self.folder)
+        header = self._header(place)
+        if any(row.get(column) for column in WINDOW):
+            window = self._pixels(row)
+        else:
+            window = self._outwards(row, header)
+        if isinstance(header, RasterInfo):
+            window = self._clipped(name, window, header.shape)
+        split = row.get("split", "")
+        return Site(
+            site_id=name,
+            scene=place,
+            scene_id=row.get("scene_id") or scene_id_of(scene_text(place, self.home)),
+            window=window,
+            label=row.get("label") or None,
+            split=None if split.lower() == "none" else split or None,
+            date=row.get("date") or None,
         )
-    window = _from_map(site, numbers, row, scenes) if in_map else Window(*(int(number) for number in numbers))
-    return kept | dict(zip(WINDOW, (window.row, window.col, window.height, window.width), strict=True))
 
+    def _header(self, place: str) -> RasterInfo | SourceUnreadable:
+        """A scene that cannot be read is no reason to refuse the others: the build sets it aside."""
+        if place not in self._headers:
+            try:
+                with open_raster(place) as raster:
+                    self._headers[place] = raster.info
+            except SourceUnreadable as error:
+                self._headers[place] = error
+        return self._headers[place]
 
-def _from_map(site: str, bounds: list[float], row: Mapping[str, str], scenes: _Scenes) -> Window:
-    """Whole pixels of the scene that the bounds touch."""
-    info = scenes.info(row["scene"])
-    if info.transform is None or info.crs is None:
-        what = f"has map coordinates at site {site!r}, and its scene has no georeference"
-        raise InvalidManifest(scenes.table, what, "give its window in pixels")
-    given = row.get("crs") or info.crs
-    try:
-        if CRS.from_user_input(given) != CRS.from_user_input(info.crs):
-            turn = Transformer.from_crs(given, info.crs, always_xy=True)
-            left, bottom, right, top = bounds
-            bounds = list(turn.transform_bounds(left, bottom, right, top, errcheck=True))
-    except ProjError as error:
-        cause = str(error).splitlines()[0]
-        raise InvalidManifest(
-            scenes.table, f"has coordinates at site {site!r} that {given} cannot place ({cause})", "mend them"
-        ) from error
-    to_pixel = ~Affine(*info.transform)
-    corners = [to_pixel * (x, y) for x in bounds[0::2] for y in bounds[1::2]]
-    tiny = 1e-6  # map coordinates of a pixel's own edge must not reach into its neighbour
-    left = max(0, math.floor(min(x for x, _ in corners) + tiny))
-    top = max(0, math.floor(min(y for _, y in corners) + tiny))
-    right = min(info.shape[1], math.ceil(max(x for x, _ in corners) - tiny))
-    bottom = min(info.shape[0], math.ceil(max(y for _, y in corners) - tiny))
-    if right <= left or bottom <= top:
-        raise InvalidManifest(
-            scenes.table, f"has a window at site {site!r} that misses its scene", "check its crs and order"
-        )
-    return Window(top, left, bottom - top, right - left)
+    def _refuse(self, site: str, what: str, remedy: str) -> NoReturn:
+        raise InvalidManifest(self.table, f"has {what} at site {site!r}", remedy)
+
+    def _numbers(self, row: Mapping[str, str], columns: Sequence[str]) -> list[float]:
+        try:
+            numbers = [float(row.get(column, "")) for column in columns]
+        except ValueError:
+            self._refuse(row["site_id"], "no window of numbers", _PIXELS_HELP)
+        if not all(map(math.isfinite, numbers)):
+            self._refuse(row["site_id"], "a window that is not finite", _PIXELS_HELP)
+        return numbers
+
+    def _pixels(self, row: Mapping[str, str]) -> Window:
+        numbers = self._numbers(row, WINDOW)
+        if any(number % 1 for number in numbers):
+            self._refuse(row["site_id"], "a window with part of a pixel", "give whole pixels")
+        if min(numbers[2:]) < 1:
+            self._refuse(row["site_id"], "a window without pixels", "give a height and width of 1 or more")
+        return Window(*map(int, numbers))
+
+    def _outwards(self, row: Mapping[str, str], header: RasterInfo | SourceUnreadable) -> Window:
+        """Whole pixels that the bounds touch, beyond the scene too."""
+        name, bounds = row["site_id"], self._numbers(row, BOUNDS)
+        if isinstance(header, SourceUnreadable):
+            self._refuse(
+                name, f"map coordinates over a scene that cannot be read ({header.cause})", "mend it"
+            )
+        if header.transform is None:
+            self._refuse(
+                name, "map coordinates over a scene without georeference", "give its window in pixels"
+            )
+        if bounds[0] >= bounds[2] or bounds[1] >= bounds[3]:
+            self._refuse(name, "a minimum that is not below its maximum", f"give {', '.join(BOUNDS)}")
+        if row.get("crs"):
+            bounds = self._turned(name, bounds, row["crs"], header.crs)
+        to_pixel = ~Affine(*header.transform)
+        corners = [to_pixel * (x, y) for x in bounds[0::2] for y in bounds[1::2]]
+        cols, rows = zip(*corners, strict=True)
+        left, top = math.floor(min(cols) + _TINY), math.floor(min(rows) + _TINY)
+        right, bottom = math.ceil(max(cols) - _TINY), math.ceil(max(rows) - _TINY)
+        return Window(top, left, max(1, bottom - top), max(1, right - left))
+
+    def _turned(self, name: str, bounds: list[float], given: str, own: str | None) -> list[float]:
+        """Bounds in the scene's own CRS, around the edges as they bend."""
+        if own is None:
+            self._refuse(name, "a crs, and its scene has none", "leave it empty for coordinates of the scene")
+        try:
+            if CRS.from_user_input(given) == CRS.from_user_input(own):
+                return bounds
+            turn = Transformer.from_crs(given, own, always_xy=True)
+            west, south, east, north = bounds
+            turned = list(turn.transform_bounds(west, south, east, north, errcheck=True))
+        except ProjError as error:
+            cause = " ".join(str(error).split())
+            self._refuse(name, f"bounds that {given} cannot place ({cause})", "check its crs and numbers")
+        if not all(map(math.isfinite, turned)):
+            self._refuse(name, f"bounds that {given} cannot place", "check its crs and numbers")
+        return turned
+
+    def _clipped(self, name: str, window: Window, shape: tuple[int, int]) -> Window:
+        top, left = max(0, window.row), max(0, window.col)
+        bottom, right = min(shape[0], window.bottom), min(shape[1], window.right)
+        if bottom <= top or right <= left:
+            what = f"a window outside its scene of {shape[0]} rows and {shape[1]} columns"
+            self._refuse(name, what, "check its numbers, their order and their crs")
+        return Window(top, left, bottom - top, right - left)

@@ -134,7 +134,7 @@ def _draw_scene(axes: Axes, walk: Walk, scenery: Scenery) -> None:
     axes.imshow(scenery.picture, extent=extent, interpolation="antialiased")
     axes.set(xlim=(ground.col, ground.right), ylim=(ground.bottom, ground.row), anchor="N")
     axes.set_axis_off()
-    if not window.contains(ground):
+    if scenery.beyond:
         _outline(axes, (window.col, window.row), (window.width, window.height), "white", 1.0, (0, (4, 3)))
     for mark in marks_of(walk, ground):
         _outline(axes, (mark.left, mark.top), (mark.width, mark.height), mark.colour, 2.0)

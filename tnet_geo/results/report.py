@@ -48,6 +48,7 @@ class _Sheet:
     shares: tuple[tuple[str, float], ...]
     """The most probable classes, the first one being the answer."""
     ground: Window | None = None
+    beyond: bool = False
     picture: str = ""
     crops: tuple[str, ...] = ()
     marks: tuple[Mark, ...] = ()
@@ -228,6 +229,7 @@ def _sheet(walk: Walk, scenes: Scenes, shares: tuple[tuple[str, float], ...]) ->
         walk,
         shares,
         ground=scenery.ground,
+        beyond=scenery.beyond,
         picture=_data_uri(scenery.picture, quality=86),
         crops=tuple(_data_uri(crop, quality=92) for crop in scenery.crops),
         marks=marks_of(walk, scenery.ground),

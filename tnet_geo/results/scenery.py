@@ -39,9 +39,11 @@ class Scenery:
 
     ground: Window
     """What `picture` shows, in native pixels: the root's tile, as far as there is a scene."""
+    beyond: bool
+    """Whether that is more than the site, whose edge is then worth drawing."""
     picture: Picture
     crops: tuple[Picture, ...]
-    """One per look, [base_px, base_px, 3]: pixel for pixel what the network was given."""
+    """One per look, [base_px, base_px, 3]: pixel for pixel what the network was given, no data in grey."""
 
 
 def scenery_of(walk: Walk, scenes: Scenes, longest_px: int = 768) -> Scenery:
@@ -55,6 +57,7 @@ def scenery_of(walk: Walk, scenes: Scenes, longest_px: int = 768) -> Scenery:
     """
     reader = scenes.reader(walk.scene_id, walk.half_px)
     ground = _clipped(walk.windows[0], reader.spec.shape)
+    beyond = not walk.window.contains(ground)
     level = 0
     while max(ground.height, ground.width) >> level > longest_px and level + 1 < reader.spec.levels:
         level += 1
@@ -63,7 +66,7 @@ def scenery_of(walk: Walk, scenes: Scenes, longest_px: int = 768) -> Scenery:
     stretch = _Stretch.of(pixels, validity)
     looks = reader.read([look.tile for look in walk.looks])
     crops = tuple(stretch.picture(*pair) for pair in zip(looks.pixels, looks.validity, strict=True))
-    return Scenery(ground, stretch.picture(pixels, validity), crops)
+    return Scenery(ground, beyond, stretch.picture(pixels, validity), crops)
 
 
 def _clipped(window: Window, shape: tuple[int, int]) -> Window:
