@@ -31,7 +31,9 @@ def parts(results: Path) -> dict[str, bytes]:
     return {str(path.relative_to(results)): path.read_bytes() for path in results.rglob("part-*.parquet")}
 
 
-def test_a_killed_job_started_again_ends_in_the_bytes_of_an_undisturbed_one(tiny: TinyArchive, tmp_path: Path) -> None:
+def test_a_killed_job_started_again_ends_in_the_bytes_of_an_undisturbed_one(
+    tiny: TinyArchive, tmp_path: Path
+) -> None:
     bundle = small_bundle().save(tmp_path / "bundle")
     script = tmp_path / "classify.py"
     script.write_text(CLASSIFY)
@@ -58,27 +60,35 @@ def test_a_killed_job_started_again_ends_in_the_bytes_of_an_undisturbed_one(tiny
     assert left.items() <= parts(killed).items()
 
 
-@pytest.mark.timeout(240)
-def test_a_site_that_kills_its_process_is_set_aside_alone(
-    tiny: TinyArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "poison",
+    [
+        "raise RuntimeError('a defect')",
+        pytest.param(
+            "os.kill(os.getpid(), signal.SIGSEGV)", marks=[pytest.mark.slow, pytest.mark.timeout(900)]
+        ),
+    ],
+)
+def test_a_site_that_breaks_its_task_is_set_aside_alone(
+    tiny: TinyArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poison: str
 ) -> None:
-    poison = Site("poison", tiny.manifest.sites[0].scene, f"s000/{'x' * 9}")
-    manifest = Manifest([*tiny.manifest.sites[:3], poison], tiny.manifest.path)
-    # Workers are spawned, so the poison travels by environment: a sitecustomize that they all import.
+    # Workers are processes of their own: what they import at their start poisons one scene.
     (tmp_path / "sitecustomize.py").write_text(
         "import os, signal\n"
         "import tnet_geo.pyramid.archive as archive\n"
         "read = archive.Archive.reader\n"
         "def reader(self, scene_id, half_px=None):\n"
-        "    if scene_id.endswith('xxx'):\n"
-        "        os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    if scene_id == 'poisoned':\n"
+        f"        {poison}\n"
         "    return read(self, scene_id, half_px)\n"
         "archive.Archive.reader = reader\n"
     )
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
+    poisoned = Site("bad", tiny.manifest.sites[0].scene, "poisoned")
+    manifest = Manifest([*tiny.manifest.sites[:3], poisoned], tiny.manifest.path)
     bundle = small_bundle().save(tmp_path / "bundle")
     report = classify(
         archive=tiny.archive.path, manifest=manifest, bundle=bundle, out=tmp_path / "results", workers=1
     )
     assert (report.answered, report.set_aside, report.exit_code) == (3, 1, 3)
-    assert "Site poison ended its process" in (tmp_path / "results" / "failed.csv").read_text()
+    assert "bad,Site bad broke its task" in (tmp_path / "results" / "failed.csv").read_text()

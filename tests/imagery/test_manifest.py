@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def test_what_is_written_is_read_again(tmp_path: Path, name: str) -> None:
     read = read_manifest(tmp_path / "deep" / name)
     assert written.sites == read.sites == sites
     assert (read.path, len(read)) == (str(tmp_path / "deep" / name), 3)
-    assert os.listdir(tmp_path / "deep") == [name]
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == [name]
 
 
 def test_a_manifest_and_its_scenes_can_be_moved_together(tmp_path: Path) -> None:
@@ -167,7 +166,7 @@ def test_nothing_is_overwritten_and_nothing_wrong_is_written(tmp_path: Path) -> 
     for name, sites in (("new.csv", twice), ("new.parquet", []), ("new.txt", twice[:1])):
         with pytest.raises(InvalidManifest, match=name):
             write_manifest(sites, tmp_path / "folder" / name)
-    assert os.listdir(tmp_path) == [path.name]
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_split_can_be_selected() -> None:

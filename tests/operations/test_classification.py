@@ -38,7 +38,12 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_every_site_has_its_answer_once_and_a_second_run_changes_nothing(
     tiny: TinyArchive, bundle: Path, tmp_path: Path
 ) -> None:
-    given = {"archive": tiny.archive.path, "manifest": tiny.manifest.path, "bundle": bundle, "out": tmp_path / "results"}
+    given = {
+        "archive": tiny.archive.path,
+        "manifest": tiny.manifest.path,
+        "bundle": bundle,
+        "out": tmp_path / "results",
+    }
     first = classify(**given, workers=2, partition=10)
     assert (first.selected, first.answered, first.set_aside, first.exit_code) == (36, 36, 0, 0)
     rows = Results.open(given["out"]).query("SELECT site_id, label FROM predictions ORDER BY site_id")
@@ -49,9 +54,13 @@ def test_every_site_has_its_answer_once_and_a_second_run_changes_nothing(
     assert files_of(given["out"]) == before
 
 
-def test_the_answers_are_those_of_the_classifier_itself(tiny: TinyArchive, bundle: Path, tmp_path: Path) -> None:
+def test_the_answers_are_those_of_the_classifier_itself(
+    tiny: TinyArchive, bundle: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "results"
-    classify(archive=tiny.archive.path, manifest=tiny.manifest, bundle=bundle, out=out, split="test", workers=1)
+    classify(
+        archive=tiny.archive.path, manifest=tiny.manifest, bundle=bundle, out=out, split="test", workers=1
+    )
     alone = {
         answer.site_id: answer.label
         for answer in Classifier(small_bundle(walk=WalkSettings(keep=(2, 1)))).answer(
@@ -63,7 +72,9 @@ def test_the_answers_are_those_of_the_classifier_itself(tiny: TinyArchive, bundl
     assert dict(zip(table["site_id"].to_pylist(), table["label"].to_pylist(), strict=True)) == alone
 
 
-def test_sites_that_fail_are_listed_with_their_reasons_and_the_others_answered(bundle: Path, tmp_path: Path) -> None:
+def test_sites_that_fail_are_listed_with_their_reasons_and_the_others_answered(
+    bundle: Path, tmp_path: Path
+) -> None:
     tiny = tiny_archive(tmp_path, sites=6)
     shutil.rmtree(tiny.archive.scenes / "s001")
     grey = write_raster(tmp_path / "grey.tif", random_pixels(1, (64, 64), bands=1))
@@ -112,9 +123,9 @@ def test_noise_in_every_unread_chunk_leaves_the_answer_bit_identical(tmp_path: P
     assert noise_where_unread(archive, "scene", read) > 1000
     (after,) = classifier.answer(archive, [site])
     assert after == before
-    (elsewhere,) = Classifier(small_bundle(1, walk=WalkSettings(policy="random", keep=(2, 1, 1), seed=5))).answer(
-        archive, [site]
-    )
+    (elsewhere,) = Classifier(
+        small_bundle(1, walk=WalkSettings(policy="random", keep=(2, 1, 1), seed=5))
+    ).answer(archive, [site])
     assert elsewhere != before  # the noise is there to be seen by who looks at it
 
 
@@ -169,8 +180,15 @@ def test_a_finer_lattice_serves_the_bundle_with_the_same_answers(tiny: TinyArchi
     assert ours == theirs
 
 
-def test_what_is_no_archive_no_bundle_or_no_results_is_refused(tiny: TinyArchive, bundle: Path, tmp_path: Path) -> None:
-    good = {"archive": tiny.archive.path, "manifest": tiny.manifest, "bundle": bundle, "out": tmp_path / "results"}
+def test_what_is_no_archive_no_bundle_or_no_results_is_refused(
+    tiny: TinyArchive, bundle: Path, tmp_path: Path
+) -> None:
+    good = {
+        "archive": tiny.archive.path,
+        "manifest": tiny.manifest,
+        "bundle": bundle,
+        "out": tmp_path / "results",
+    }
     with pytest.raises(InvalidArchive):
         classify(**{**good, "archive": tmp_path})
     with pytest.raises(InvalidBundle):

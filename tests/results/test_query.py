@@ -59,6 +59,11 @@ def test_whatever_only_selects_is_answered(sql: str, results: Results) -> None:
     assert results.query(sql).num_rows > 0
 
 
+@pytest.mark.parametrize("source", ["query_table('pred' || 'ictions')", "query('FROM pred' || 'ictions')"])
+def test_tables_that_are_named_in_pieces_are_full_too(source: str, results: Results) -> None:
+    assert results.query(f"SELECT count(*) AS n FROM {source}").to_pylist() == [{"n": 14}]
+
+
 @pytest.mark.parametrize("rows", [0, 1, 7, 99])
 def test_no_more_rows_are_fetched_than_asked_for(rows: int, results: Results) -> None:
     ordered = results.query("SELECT site_id FROM predictions ORDER BY site_id")
@@ -125,6 +130,12 @@ def test_a_runaway_query_is_interrupted(results: Results) -> None:
         "The query took longer than 0.3 s and was stopped: "
         "narrow it with WHERE or LIMIT, or allow it more seconds."
     )
+
+
+def test_a_query_that_runs_away_while_its_rows_are_fetched_is_interrupted(results: Results) -> None:
+    endless = "SELECT * FROM range(100000000000000) AS a WHERE a.range = -1"
+    said = refusal(results, endless, seconds=0.3, rows=5)
+    assert said.startswith("The query took longer than 0.3 s and was stopped: ")
 
 
 @pytest.mark.parametrize("reader", ["read_csv", "read_text", "read_blob", "glob", "read_parquet"])

@@ -12,7 +12,7 @@ import pytest
 from tests.results.synthetic import Scenes, record_of, row_of
 from tnet_geo.errors import OutputExists
 from tnet_geo.results import Results, finish_run, write_part, write_report
-from tnet_geo.results.report import _chosen
+from tnet_geo.results.report import _chosen, _moment
 
 COMPARISON = {
     "walk": {"accuracy": 0.986, "tiles": 5.0, "bytes": 61440.0, "pixel_fraction": 0.078, "seconds": 0.0214},
@@ -85,6 +85,19 @@ def test_words_and_figures_are_on_the_page(text: str) -> None:
     for figure in ("85.7%", "98.6%", "768 KiB", "310.0 ms", "The walk beside its rivals", "lost/1"):
         assert figure in words
     assert "Which of 5 classes is each of 16 sites, and where does one have to look to tell?" in words
+
+
+@pytest.mark.parametrize(
+    ("iso", "said"),
+    [
+        ("2026-11-21T10:00:00Z", "2026-11-21, 10:00 UTC"),
+        ("2026-11-21T23:30:00.5-02:00", "2026-11-22, 01:30 UTC"),
+        ("2026-11-21T10:00:00", "2026-11-21, 10:00 UTC"),
+        ("yesterday", "yesterday"),
+    ],
+)
+def test_moments_are_told_in_utc(iso: str, said: str) -> None:
+    assert _moment(iso) == said
 
 
 def test_reasons_are_text_and_never_markup(text: str) -> None:

@@ -39,6 +39,9 @@ _DAMAGE = re.compile(r"corrupt|premature|truncated", re.IGNORECASE)
 _PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 
 
+_OPENING = threading.Lock()
+
+
 @dataclass(frozen=True, slots=True)
 class RasterInfo:
     """What is known of a raster before any pixel is read."""
@@ -110,13 +113,21 @@ def open_raster(source: str) -> RasterSource:
         SourceUnreadable: missing, damaged, or of a kind that no network looks at.
     """
     with _told_as(source):
-        dataset = rasterio.open(source)
+        dataset = _opened(source)
     try:
         with _told_as(source):
             return _source_of(dataset, source)
     except BaseException:
         dataset.close()
         raise
+
+
+def _opened(source: str) -> Any:
+    """Open without the warning that there is no georeference: that is known from the transform."""
+    # Filters of warnings belong to the whole process: two threads that change them at once lose them.
+    with _OPENING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        return rasterio.open(source)
 
 
 def _source_of(dataset: Any, source: str) -> RasterSource:
@@ -222,8 +233,7 @@ def _complaints() -> Iterator[_Complaints]:
 def _told_as(source: str) -> Iterator[None]:
     """Errors and warnings of the reader as SourceUnreadable with a cause of one line."""
     try:
-        with rasterio.Env(**_SETTINGS), _complaints() as heard, warnings.catch_warnings():
-            warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        with rasterio.Env(**_SETTINGS), _complaints() as heard:
             yield
     except (RasterioError, CPLE_BaseError, OSError, ValueError, MemoryError) as error:
         cause = error.__cause__ or error  # GDAL's own words, where rasterio only says "see above"
@@ -240,7 +250,7 @@ def source_digest(source: str) -> str:
     Raises:
         SourceUnreadable: it cannot be opened, or one of its files cannot be read.
     """
-    with _told_as(source), rasterio.open(source) as dataset:
+    with _told_as(source), _opened(source) as dataset:
         files = [path for path in map(Path, dataset.files) if path.is_file()] or [Path(source)]
     digest = hashlib.sha256()
     for path in sorted(files, key=lambda path: path.name):

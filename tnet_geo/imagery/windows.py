@@ -158,8 +158,8 @@ class _Windows:
             self._refuse(name, "a minimum that is not below its maximum", f"give {', '.join(BOUNDS)}")
         if row.get("crs"):
             bounds = self._turned(name, bounds, row["crs"], header.crs)
-        to_pixel = ~Affine(*header.transform)
-        corners = [to_pixel * (x, y) for x in bounds[0::2] for y in bounds[1::2]]
+        a, b, c, d, e, f = tuple(~Affine(*header.transform))[:6]
+        corners = [(a * x + b * y + c, d * x + e * y + f) for x in bounds[0::2] for y in bounds[1::2]]
         cols, rows = zip(*corners, strict=True)
         left, top = math.floor(min(cols) + _TINY), math.floor(min(rows) + _TINY)
         right, bottom = math.ceil(max(cols) - _TINY), math.ceil(max(rows) - _TINY)

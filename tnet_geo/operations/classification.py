@@ -150,7 +150,7 @@ def _digest(*parts: str) -> str:
 
 
 def _compute(job: _Job, partitions: Sequence[_Partition], client: Client) -> None:
-    """One task per partition; a partition that kills its worker is tried again site by site."""
+    """One task per partition; a partition whose task breaks is tried again site by site."""
     broken: list[_Partition] = []
 
     def take(part: _Partition, result: Exception | None) -> None:
@@ -169,7 +169,7 @@ def _rescue(job: _Job, part: _Partition, client: Client) -> None:
     def take(site: Site, result: Answer | Failure | Exception) -> None:
         if isinstance(result, Exception):
             cause = " ".join(f"{type(result).__name__}: {result}".split())
-            result = Failure(site.site_id, f"Site {site.site_id} ended its process twice ({cause[:200]}).")
+            result = Failure(site.site_id, f"Site {site.site_id} broke its task ({cause[:200]}).")
         found[site.site_id] = result
 
     run_tasks(client, partial(_answer_one, job), part.sites, on_done=take)
@@ -224,27 +224,25 @@ def _finish(
     job: _Job, classifier: Classifier, table: Manifest, *, split: str | None, seconds: float
 ) -> ClassifyReport:
     """Count what is there, write the record, and say it."""
-    known = job.results / "runs" / f"{job.run_id}.json"
     selected = len(table.select(split))
     rows, failed, tiles, decoded = _counts(job)
     if rows + failed != selected:
         raise Incomplete(job.run_id, selected, rows, failed)
-    if not known.exists():
-        record = RunRecord(
-            id=job.run_id,
-            classes=classifier.classes,
-            archive=str(job.archive),
-            bundle=str(job.bundle),
-            manifest=str(Path(table.path).absolute()),
-            split=split,
-            selected=selected,
-            answered=rows,
-            set_aside=failed,
-            seconds=seconds,
-            settings=classifier.walk.model_dump(mode="json"),
-            **run_facts(),
-        )
-        finish_run(job.results, record)
+    record = RunRecord(
+        id=job.run_id,
+        classes=classifier.classes,
+        archive=str(job.archive),
+        bundle=str(job.bundle),
+        manifest=str(Path(table.path).absolute()),
+        split=split,
+        selected=selected,
+        answered=rows,
+        set_aside=failed,
+        seconds=round(seconds, 2),
+        settings=classifier.walk.model_dump(mode="json"),
+        **run_facts(),
+    )
+    finish_run(job.results, record)  # again for a run that was finished before: it is now the latest
     return ClassifyReport(
         job.results, job.run_id, selected, rows, failed, tiles / max(rows, 1), decoded / max(rows, 1), seconds
     )

@@ -55,7 +55,7 @@ def cluster(workers: int | None, scheduler: str | None) -> Iterator[Client]:
             n_workers=workers or CPU_COUNT,
             threads_per_worker=1,
             processes=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
             env=WORKER_ENVIRONMENT,
         ) as local,

@@ -37,6 +37,9 @@ LOCK = (
 )
 """What is left after these is SELECT over tables in memory."""
 
+BY_OTHER_NAMES = re.compile(r"query|duckdb_", re.IGNORECASE)
+"""`query('...')` and `query_table('...')` read tables whose names do not stand in the question."""
+
 
 class Results:
     """What the latest finished run of a folder answered.
@@ -142,7 +145,8 @@ class Results:
         """Make the three tables, fill those that the question mentions, then lock the door."""
         for name, schema in TABLES.items():
             source = database.from_arrow(schema.empty_table())
-            files = [str(file) for file in self._files(name)] if name in sql.lower() else []
+            asked = name in sql.lower() or BY_OTHER_NAMES.search(sql)
+            files = [str(file) for file in self._files(name)] if asked else []
             try:
                 if files:
                     source = database.read_parquet(files, hive_partitioning=False)

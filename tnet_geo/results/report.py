@@ -6,6 +6,7 @@ import base64
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,7 @@ def _environment() -> Environment:
         "size": bytes_text,
         "duration": seconds_text,
         "percent": _percent,
+        "moment": _moment,
         "signed": lambda value: f"{value:+.2f}".replace("-", "\u2212"),
         "resolution": resolution_text,
         "depth_colour": depth_colour,
@@ -146,6 +148,16 @@ def _percent(share: float | None, digits: int = 1) -> str:
     if share is None:
         return "\u2013"
     return f"{share:.0%}" if share in (0, 1) else f"{share:.{digits}%}"
+
+
+def _moment(text: str) -> str:
+    """A moment of ISO 8601 for people, in UTC; what is none stays as it is."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return f"{moment.astimezone(UTC):%Y-%m-%d, %H:%M} UTC"
 
 
 def _charts(comparison: Mapping[str, Mapping[str, float]]) -> dict[str, Any]:
