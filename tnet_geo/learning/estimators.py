@@ -14,6 +14,7 @@ def leave_one_out(rewards: Tensor) -> Tensor:
     equal. Source: Chiu et al. 2017 (the forerunner of "Learning Hard Alignments with Variational
     Inference"); Kool, van Hoof, Welling 2019.
 
+    >>> import torch
     >>> leave_one_out(torch.tensor([[1.0, 0.0, 0.5]]))
     tensor([[ 0.7500, -0.7500,  0.0000]])
     """
