@@ -25,8 +25,12 @@ def main(out: Path, seeds: list[int]) -> dict[str, object]:
         "accuracy": {name: [round(one[name]["accuracy"], 4) for one in found] for name in names},
         "mean_accuracy": {name: round(mean(one[name]["accuracy"] for one in found), 4) for name in names},
         "tiles": {name: round(mean(one[name]["tiles"] for one in found), 2) for name in names},
-        "pixel_fraction": {name: round(mean(one[name]["pixel_fraction"] for one in found), 4) for name in names},
-        "walk_bytes_over_dense": round(mean(one["walk"]["bytes"] / one["dense"]["bytes"] for one in found), 4),
+        "pixel_fraction": {
+            name: round(mean(one[name]["pixel_fraction"] for one in found), 4) for name in names
+        },
+        "walk_bytes_over_dense": round(
+            mean(one["walk"]["bytes"] / one["dense"]["bytes"] for one in found), 4
+        ),
         "total_seconds": [one["total_seconds"] for one in found],
         "machine": found[0]["machine"],
     }

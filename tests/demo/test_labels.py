@@ -37,7 +37,10 @@ def test_the_training_that_learns_true_labels_stays_at_chance_with_permuted_ones
     build_archive(manifest, tmp_path / "archive", half_px=32)
     archive = open_archive(tmp_path / "archive")
     labels = np.random.default_rng(0).permutation([site.label for site in manifest.sites])
-    dealt = [dataclasses.replace(site, label=str(label)) for site, label in zip(manifest.sites, labels, strict=True)]
+    dealt = [
+        dataclasses.replace(site, label=str(label))
+        for site, label in zip(manifest.sites, labels, strict=True)
+    ]
     accuracy = {}
     for name, table in (("true", manifest), ("permuted", Manifest(dealt, manifest.path))):
         rows = Training(short_run(tmp_path, tmp_path / name), table, archive).run()

@@ -137,6 +137,8 @@ def test_a_file_that_was_cut_off_is_an_error_and_never_grey_or_black(
         raster.read(whole(raster))
     assert "\n" not in str(caught.value)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
+    # distributed sends what an error is chained to as well, and GDAL's errors do not survive that.
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
 
 
 def test_what_jpeg_only_warns_about_is_an_error(tmp_path: Path) -> None:
@@ -146,6 +148,16 @@ def test_what_jpeg_only_warns_about_is_an_error(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     middle = len(content) * 2 // 3
     content[middle : middle + 400] = bytes(400)
+    path.write_bytes(content)
+    with pytest.raises(SourceUnreadable, match="JPEG"), open_raster(str(path)) as raster:
+        raster.read(whole(raster))
+
+
+def test_a_jpeg_whose_data_end_midway_is_an_error_where_libjpeg_would_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "scene.jpg"
+    write_picture(path, random_pixels(12, (256, 256)), driver="JPEG")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2 : len(content) // 2 + 2] = b"\xff\xd9"  # end of image
     path.write_bytes(content)
     with pytest.raises(SourceUnreadable, match="JPEG"), open_raster(str(path)) as raster:
         raster.read(whole(raster))

@@ -43,6 +43,18 @@ def test_a_window_that_leaves_its_scene_is_clipped(folder: Path) -> None:
     assert windows(folder, PIXELS, "a,scene.tif,-5,70,20,40") == [Window(0, 70, 15, 10)]
 
 
+def test_bounds_of_windows_lead_back_to_the_windows(tmp_path: Path) -> None:
+    transform = (0.1, 0, 600_000.3, 0, -0.3, 5_000_000.7)  # numbers that binary fractions only come near to
+    write_raster(tmp_path / "scene.tif", random_pixels(1, (100, 80), 1), transform=transform)
+    asked = [Window(row, col, 7, 3) for row in range(0, 90, 5) for col in range(0, 75, 5)]
+    rows = []
+    for n, window in enumerate(asked):
+        west, east = (600_000.3 + 0.1 * col for col in (window.col, window.right))
+        south, north = (5_000_000.7 - 0.3 * row for row in (window.bottom, window.row))
+        rows.append(f"{n},scene.tif,{west!r},{south!r},{east!r},{north!r},")
+    assert windows(tmp_path, BOUNDS, *rows) == asked
+
+
 @pytest.mark.parametrize(
     ("bounds", "expected"),
     [

@@ -57,7 +57,9 @@ def test_a_bundle_is_never_overwritten_unasked_and_replaced_whole_when_asked(sav
         ("[network", "[[network", "has no readable bundle.toml"),
     ],
 )
-def test_another_version_or_a_changed_entry_is_refused_by_name(saved: Path, old: str, new: str, said: str) -> None:
+def test_another_version_or_a_changed_entry_is_refused_by_name(
+    saved: Path, old: str, new: str, said: str
+) -> None:
     facts = saved / "bundle.toml"
     text = facts.read_text()
     assert old in text
@@ -81,7 +83,9 @@ def test_damaged_weights_and_an_empty_folder_are_refused(saved: Path, tmp_path: 
 
 def test_pictures_of_other_bands_or_types_are_refused_by_both_sides_names() -> None:
     classifier = Classifier(small_bundle())
-    with pytest.raises(SiteMismatch, match=r"image 0 has 3 bands of uint16, but the bundle was trained on 3 of uint8"):
+    with pytest.raises(
+        SiteMismatch, match=r"image 0 has 3 bands of uint16, but the bundle was trained on 3 of uint8"
+    ):
         classifier.classify(images().astype(np.uint16))
 
 

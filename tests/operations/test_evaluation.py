@@ -22,7 +22,9 @@ def run(tiny: TinyArchive, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return out, train_with(settings)
 
 
-def test_every_contestant_has_its_accuracy_and_its_cost(run: tuple[Path, TrainReport], tmp_path: Path) -> None:
+def test_every_contestant_has_its_accuracy_and_its_cost(
+    run: tuple[Path, TrainReport], tmp_path: Path
+) -> None:
     out = tmp_path / "evaluation.json"
     found = evaluate(run[0], out=out)
     assert list(found.contestants) == ["walk", "root", "random", "dense"]
@@ -55,7 +57,9 @@ def test_the_report_of_training_names_the_bundle_and_its_cost(run: tuple[Path, T
     assert json.loads((out / "run.json").read_text())["accuracy"] == report.accuracy
 
 
-def test_what_cannot_be_evaluated_is_refused(run: tuple[Path, TrainReport], tiny: TinyArchive, tmp_path: Path) -> None:
+def test_what_cannot_be_evaluated_is_refused(
+    run: tuple[Path, TrainReport], tiny: TinyArchive, tmp_path: Path
+) -> None:
     with pytest.raises(InvalidRunFile, match="no folder of a training run"):
         evaluate(tmp_path)
     (tmp_path / "there.json").write_text("{}")

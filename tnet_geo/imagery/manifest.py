@@ -102,7 +102,9 @@ def scene_id_of(scene: str) -> str:
     >>> scene_id_of("north/yard 7.tif")
     'yard_7-5c5e6eef'
     """
-    stem = re.sub(r"[^A-Za-z0-9.-]+", "_", Path(scene).stem).lstrip("._-") or "scene"
+    file = scene.rpartition("/")[2]  # not a Path: there may be a million scenes
+    stem = file.rpartition(".")[0] or file
+    stem = re.sub(r"[^A-Za-z0-9.-]+", "_", stem).lstrip("._-") or "scene"
     return f"{stem}-{hashlib.sha256(scene.encode()).hexdigest()[:8]}"
 
 
@@ -233,15 +235,16 @@ def _check_windows(name: str, table: pa.Table) -> None:
 
 def _sites(name: str, table: pa.Table, folder: Path) -> list[Site]:
     columns = {column: table[column].to_pylist() for column in COLUMNS}
-    places: dict[str, str] = {}
+    places: dict[str, tuple[str, str]] = {}
     owners: dict[str, str] = {}
     sites: list[Site] = []
     for site_id, scene, scene_id, label, split, row, col, height, width, date in zip(
         *columns.values(), strict=True
     ):
         if scene not in places:
-            places[scene] = scene_place(scene, folder)
-        place, named = places[scene], scene_id or scene_id_of(scene)
+            places[scene] = scene_place(scene, folder), scene_id_of(scene)
+        place, default = places[scene]
+        named = scene_id or default
         if owners.setdefault(named, place) != place:
             what = f"has the scene_id {named!r} for two scenes"
             raise InvalidManifest(name, what, "make scene ids unique")

@@ -7,12 +7,12 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import rasterio
@@ -35,11 +35,11 @@ _SETTINGS = {
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # otherwise what is missing of a JPEG is grey
 }
 _LOGGERS = tuple(logging.getLogger(f"rasterio.{name}") for name in ("_env", "_err"))
-_DAMAGE = re.compile(r"corrupt|premature|truncated", re.IGNORECASE)
+_DAMAGE = re.compile(r"corrupt|premature|truncated|IO error", re.IGNORECASE)
 _PNG_BEGINS, _PNG_ENDS = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
-
-
 _OPENING = threading.Lock()
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +90,12 @@ class RasterSource:
             SourceUnreadable: some of its pixels cannot be decoded.
         """
         place = RasterioWindow(window.col, window.row, window.width, window.height)
-        with _told_as(self.info.source):
+
+        def decoded() -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
             pixels: NDArray[Any] = self._dataset.read(self._bands, window=place)
-            valid = None if self.info.all_valid else self._validity(pixels, place)
+            return pixels, None if self.info.all_valid else self._validity(pixels, place)
+
+        pixels, valid = _told(self.info.source, decoded)
         if self._palette is not None:
             pixels = np.ascontiguousarray(self._palette[pixels[0]].transpose(2, 0, 1))
         if valid is not None and not valid.all():
@@ -101,6 +104,8 @@ class RasterSource:
 
     def _validity(self, pixels: NDArray[Any], place: RasterioWindow) -> NDArray[np.uint8]:
         valid = np.where(self._dataset.dataset_mask(window=place) > 0, 255, 0).astype(np.uint8)
+        if self.info.nodata is not None and len(self._bands) > 1:  # valid with one band of data: others are 0
+            pixels[self._dataset.read_masks(self._bands, window=place) == 0] = 0
         if pixels.dtype.kind == "f":
             valid[~np.isfinite(pixels).all(axis=0)] = 0
         return valid
@@ -112,11 +117,9 @@ def open_raster(source: str) -> RasterSource:
     Raises:
         SourceUnreadable: missing, damaged, or of a kind that no network looks at.
     """
-    with _told_as(source):
-        dataset = _opened(source)
+    dataset = _told(source, lambda: _opened(source))
     try:
-        with _told_as(source):
-            return _source_of(dataset, source)
+        return _told(source, lambda: _source_of(dataset, source))
     except BaseException:
         dataset.close()
         raise
@@ -229,17 +232,19 @@ def _complaints() -> Iterator[_Complaints]:
             logger.removeFilter(heard)
 
 
-@contextmanager
-def _told_as(source: str) -> Iterator[None]:
-    """Errors and warnings of the reader as SourceUnreadable with a cause of one line."""
+def _told(source: str, work: Callable[[], Result]) -> Result:
+    """What `work` gives; errors and warnings of the reader as SourceUnreadable with a cause of one line."""
     try:
         with rasterio.Env(**_SETTINGS), _complaints() as heard:
-            yield
+            result = work()
+        if not heard.damage:
+            return result
+        cause = heard.damage[0]
     except (RasterioError, CPLE_BaseError, OSError, ValueError, MemoryError) as error:
-        cause = error.__cause__ or error  # GDAL's own words, where rasterio only says "see above"
-        raise SourceUnreadable(source, " ".join(str(cause).split()) or type(cause).__name__) from error
-    if heard.damage:
-        raise SourceUnreadable(source, " ".join(heard.damage[0].split()))
+        cause = str(error.__cause__ or error)  # GDAL's own words, where rasterio only says "see above"
+        cause = cause or type(error).__name__
+    # Out here GDAL's error is not the context of ours: it would not pickle between workers.
+    raise SourceUnreadable(source, " ".join(cause.split()))
 
 
 def source_digest(source: str) -> str:
@@ -250,8 +255,12 @@ def source_digest(source: str) -> str:
     Raises:
         SourceUnreadable: it cannot be opened, or one of its files cannot be read.
     """
-    with _told_as(source), _opened(source) as dataset:
-        files = [path for path in map(Path, dataset.files) if path.is_file()] or [Path(source)]
+
+    def files_of() -> list[Path]:
+        with _opened(source) as dataset:
+            return [path for path in map(Path, dataset.files) if path.is_file()] or [Path(source)]
+
+    files = _told(source, files_of)
     digest = hashlib.sha256()
     for path in sorted(files, key=lambda path: path.name):
         try:

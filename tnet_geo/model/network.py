@@ -92,7 +92,7 @@ class TraversalNetwork(nn.Module):
         return features
 
     def aggregate(self, features: Tensor, mask: Tensor) -> SiteOutput:
-        """Features [s, looks, F] of s sites and mask bool [s, looks] of looks that exist to logits and shares."""
+        """Features [s, looks, F] of s sites, and mask bool [s, looks] of the looks that exist, to logits."""
         weights = self.aggregation(features, mask)
         shares = weights.unsqueeze(-1) * (features @ self.classifier.weight.T)
         return SiteOutput(self.classifier.bias + shares.sum(dim=1), shares)
