@@ -7,6 +7,12 @@ import importlib
 from pathlib import Path
 
 import pytest
+import tomli_w
+
+from tests.archives import TinyArchive
+from tnet_geo.imagery import write_manifest
+from tnet_geo.operations import classify
+from tnet_geo.operations.training import train_with
 
 PROJECT = Path(__file__).resolve().parents[2]
 WITH_EXAMPLES = [
@@ -16,11 +22,31 @@ WITH_EXAMPLES = [
 ]
 
 
+@pytest.fixture(scope="session")
+def workshop(tiny: TinyArchive, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What examples name: sites.parquet, archive, run.toml, runs/first, results."""
+    folder = tmp_path_factory.mktemp("workshop")
+    write_manifest(tiny.manifest.sites, folder / "sites.parquet")
+    (folder / "archive").symlink_to(tiny.archive.path)
+    settings = tiny.settings(folder / "runs/first")
+    train_with(settings)
+    table = settings.model_dump(mode="json", exclude_none=True)
+    (folder / "run.toml").write_text(tomli_w.dumps(table))
+    classify(
+        archive=folder / "archive",
+        manifest=folder / "sites.parquet",
+        bundle=folder / "runs/first/bundle",
+        out=folder / "results",
+        workers=1,
+    )
+    return folder
+
+
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_the_examples_of_a_module_run_as_written(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, workshop: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(workshop)
     module = importlib.import_module(name)
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -70,7 +71,8 @@ def test_a_shown_make_target_exists(command: Command) -> None:
 
 def test_a_shown_script_is_there() -> None:
     shown = [c.words for c in EVERYTHING if re.match(r"(\.venv/bin/)?python\b", c.text)]
-    modules = [words[words.index("-m") + 1].replace(".", "/") + ".py" for words in shown if "-m" in words]
+    named = [words[words.index("-m") + 1] for words in shown if "-m" in words]
+    modules = [name.replace(".", "/") + ".py" for name in named if name not in sys.stdlib_module_names]
     scripts = [words[1] for words in shown if "-m" not in words]
     assert not [path for path in modules + scripts if path != "pytest.py" and not (PROJECT / path).exists()]
 

@@ -69,9 +69,10 @@ class Classifier:
             SiteMismatch: dtype or bands are not the bundle's.
 
         >>> import numpy as np, tnet_geo
-        >>> classifier = tnet_geo.load_bundle("BUNDLE")  # doctest: +SKIP
-        >>> classifier.classify(np.zeros((1, 512, 512, 3), np.uint8)).labels  # doctest: +SKIP
-        ('quarry',)
+        >>> classifier = tnet_geo.load_bundle("runs/first/bundle")
+        >>> found = classifier.classify(np.zeros((2, 64, 64, 3), np.uint8))
+        >>> len(found.labels), found.logits.shape
+        (2, (2, 3))
         """
         tasks = []
         for n, image in enumerate(images):
@@ -164,6 +165,9 @@ class Classifier:
 
 def load_bundle(path: str | Path, *, walk: WalkSettings | None = None, device: str = "cpu") -> Classifier:
     """A bundle from its folder, ready to be asked.
+
+    >>> load_bundle("runs/first/bundle").classes
+    ('meadow', 'quarry', 'water')
 
     Raises:
         InvalidBundle: the folder is no bundle of this version, or it is damaged.

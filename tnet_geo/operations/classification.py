@@ -80,9 +80,11 @@ def classify(
     and its sites: the same call again does only what is missing. Sites that cannot be answered are listed
     with the reason in `out`/failed.csv.
 
-    >>> report = tnet_geo.classify(
-    ...     archive="ARCHIVE", manifest="sites.parquet", bundle="BUNDLE", out="RESULTS"
-    ... )  # doctest: +SKIP
+    >>> report = classify(
+    ...     archive="archive", manifest="sites.parquet", bundle="runs/first/bundle", out="answers", workers=1
+    ... )
+    >>> report.answered + report.set_aside == report.selected
+    True
 
     Raises:
         InvalidManifest, InvalidArchive, InvalidBundle, ArchiveMismatch, OutputExists: nothing was written.

@@ -98,6 +98,9 @@ def evaluate(
 
     Archive and manifest are the run's own unless given. `out` gets the figures as JSON.
 
+    >>> sorted(evaluate("runs/first").contestants)
+    ['dense', 'random', 'root', 'walk']
+
     Raises:
         InvalidRunFile, InvalidManifest, InvalidArchive, InvalidBundle, ArchiveMismatch, OutputExists.
     """

@@ -56,8 +56,9 @@ def train(
     `manifest`, `archive` and `out` stand in for the run file's own. Stopped or killed, the same call goes
     on with the same next batch; a finished run is left alone.
 
-    >>> tnet_geo.train("configs/runs/demo.toml", out="runs/first").accuracy  # doctest: +SKIP
-    1.0
+    >>> report = train("run.toml", manifest="sites.parquet", archive="archive", out="runs/second")
+    >>> str(report.bundle), report.exit_code
+    ('runs/second/bundle', 0)
 
     Raises:
         InvalidRunFile, InvalidManifest, InvalidArchive, ArchiveMismatch, OutputExists: nothing was written.

@@ -67,6 +67,9 @@ class Archive:
 def open_archive(path: str | Path) -> Archive:
     """The archive in folder `path`.
 
+    >>> open_archive("archive").settings.half_px
+    16
+
     Raises:
         InvalidArchive: the folder is none, or of a version that this software does not read.
     """

@@ -44,9 +44,9 @@ BY_OTHER_NAMES = re.compile(r"query|duckdb_", re.IGNORECASE)
 class Results:
     """What the latest finished run of a folder answered.
 
-    >>> results = Results.open("RESULTS")  # doctest: +SKIP
-    >>> results.query("SELECT count(*) AS sites FROM predictions").to_pylist()  # doctest: +SKIP
-    [{'sites': 112}]
+    >>> results = Results.open("results")
+    >>> results.query("SELECT count(*) AS sites FROM predictions").to_pylist()
+    [{'sites': 36}]
     """
 
     def __init__(self, path: Path, record: RunRecord) -> None:
