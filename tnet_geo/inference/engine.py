@@ -46,7 +46,7 @@ def pixels_tensor(pixels: NDArray[np.generic]) -> Tensor:
 class Engine:
     """Runs walks over a network that is in evaluation mode.
 
-    batch_px: looks per pass of the network, one static shape.
+    batch_looks: looks per pass of the network, one static shape.
     in_flight: walks that are under way at once; memory grows with it, not with the number of sites.
     """
 
