@@ -15,10 +15,12 @@ from tests.archives import TinyArchive
 from tests.networks import small_bundle
 from tnet_geo.imagery import Manifest, Site
 from tnet_geo.operations import classify
+from tnet_geo.results import Results
 
 CLASSIFY = """
 import sys
 from tnet_geo.operations import classify
+from tnet_geo.results import Results
 
 if __name__ == "__main__":
     archive, manifest, bundle, out = sys.argv[1:]
@@ -91,4 +93,6 @@ def test_a_site_that_breaks_its_task_is_set_aside_alone(
         archive=tiny.archive.path, manifest=manifest, bundle=bundle, out=tmp_path / "results", workers=1
     )
     assert (report.answered, report.set_aside, report.exit_code) == (3, 1, 3)
-    assert "bad,Site bad broke its task" in (tmp_path / "results" / "failed.csv").read_text()
+    ((failed, reason),) = Results.open(tmp_path / "results").failures()
+    assert failed == "bad"
+    assert reason.startswith("Site bad broke its task (")

@@ -174,7 +174,8 @@ def _rescue(job: _Job, part: _Partition, client: Client) -> None:
             result = Failure(site.site_id, f"Site {site.site_id} broke its task ({cause[:200]}).")
         found[site.site_id] = result
 
-    run_tasks(client, partial(_answer_one, job), part.sites, on_done=take)
+    for site in part.sites:  # one at a time: Dask blames whatever waits on a worker that dies
+        run_tasks(client, partial(_answer_one, job), [site], on_done=take)
     _publish(job, part, [found[site.site_id] for site in part.sites])
 
 
