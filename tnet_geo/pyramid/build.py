@@ -91,7 +91,12 @@ def draft_scene(scene: str, scene_id: str, folder: Path, settings: ArchiveSettin
         with open_raster(scene) as raster:
             layout = _layout(scene_id, scene, digest, raster.info, settings)
             with blocks_of(raster, layout.shard_px, draft) as read:
-                _Pyramid(draft, layout, read).build()
+                pyramid = _Pyramid(draft, layout, read)
+                try:
+                    pyramid.build()
+                except BaseException:
+                    pyramid.abandon()
+                    raise
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -232,6 +237,11 @@ class _Pyramid:
         """Wait until at most `pending` writes are under way."""
         while len(self._writes) > pending:
             self._writes.popleft().result()
+
+    def abandon(self) -> None:
+        """Wait for writes under way, whatever becomes of them: later they would put their files back."""
+        for write in self._writes:
+            write.exception()
 
 
 def _group(attributes: dict[str, Any]) -> dict[str, Any]:
