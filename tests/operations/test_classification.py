@@ -193,7 +193,7 @@ def test_what_is_no_archive_no_bundle_or_no_results_is_refused(
         classify(**{**good, "archive": tmp_path})
     with pytest.raises(InvalidBundle):
         classify(**{**good, "bundle": tmp_path})
-    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "runs").mkdir(parents=True)  # a project has a folder of that name, too
     (tmp_path / "foreign" / "letter.txt").write_text("dear reader")
     with pytest.raises(OutputExists):
         classify(**{**good, "out": tmp_path / "foreign"})

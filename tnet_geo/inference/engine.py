@@ -1,4 +1,4 @@
-"""Many walks at once: reads are issued as soon as children are chosen, and looks share batches.
+"""Many walks at once, depth by depth: all reads are issued before one is waited for, looks share batches.
 
 Every batch has the same shape (the last one is padded), and a site's looks are added up alone, so
 that an answer does not depend on which sites happen to be walked beside it.

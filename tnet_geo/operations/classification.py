@@ -113,8 +113,8 @@ def classify(
 
 def _foreign(folder: Path) -> bool:
     """Whether a folder holds things, and none of them are results."""
-    names = {path.name for path in folder.iterdir()}
-    return bool(names) and not names & {"predictions", "trails", "runs", ".lock"}
+    names = {path.name for path in folder.iterdir()} - {".lock"}  # all that a killed first run may leave
+    return bool(names) and not names & {"predictions", "trails"}
 
 
 def _partitions(
