@@ -61,7 +61,8 @@ class SceneLayout:
             transform=self.transform,
             digest=self.digest,
             all_valid=self.all_valid,
-            chunk_px=self.half_px,
+            chunk_shape=(self.half_px, self.half_px),
+            nodata=self.nodata,
         )
 
     def attributes(self) -> Json:

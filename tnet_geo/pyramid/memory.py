@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from tnet_geo.grid import Tile, last_level
 from tnet_geo.pyramid.reader import SceneReader
 from tnet_geo.pyramid.reduce import halve
-from tnet_geo.pyramid.tiles import RasterSpec, ReadMeter, TileBatch
+from tnet_geo.pyramid.tiles import RasterSpec, ReadMeter, TileBatch, cleaned
 
 __all__ = ["MemoryReader"]
 
@@ -31,10 +31,10 @@ class MemoryReader:
     """
 
     def __init__(self, spec: RasterSpec, levels: Sequence[Level]) -> None:
-        """`levels` holds one pair of arrays for every shape of `spec`."""
+        """`levels` holds one pair of arrays for every shape of `spec`, as they are stored."""
         self.spec = spec
         self.meter = ReadMeter()
-        self._levels = tuple(levels)
+        self._levels = tuple(_clean(level, spec.nodata) for level in levels)
 
     @classmethod
     def of(
@@ -43,16 +43,18 @@ class MemoryReader:
         half_px: int,
         validity: NDArray[np.uint8] | None = None,
         *,
+        nodata: float | None = None,
         scene_id: str = "memory",
     ) -> MemoryReader:
         """A pyramid of `array` [bands, y, x], reduced exactly as an archive's would be.
 
-        `validity` is uint8 [y, x], 255 where a pixel is valid; None means that all are.
+        `validity` is uint8 [y, x], 255 where a pixel is valid; None means that all are. `nodata` is a
+        value that does not count in any band.
         """
         pair: Level = (array, validity)
         levels = [pair]
         for _ in range(last_level((array.shape[1], array.shape[2]), half_px)):
-            pair = halve(*pair)
+            pair = halve(*pair, nodata)
             levels.append(pair)
         shapes = tuple((int(pixels.shape[1]), int(pixels.shape[2])) for pixels, _ in levels)
         spec = RasterSpec(
@@ -65,6 +67,7 @@ class MemoryReader:
             transform=None,
             digest="",
             all_valid=validity is None,
+            nodata=nodata,
         )
         return cls(spec, levels)
 
@@ -74,7 +77,7 @@ class MemoryReader:
         return cls(reader.spec, [reader.read_level(level) for level in range(reader.spec.levels)])
 
     def level(self, level: int) -> Level:
-        """All pixels of a level [bands, y, x] and their validity [y, x], None if all are valid."""
+        """All pixels of a level [bands, y, x], clean, and their validity [y, x], None if all are valid."""
         return self._levels[level]
 
     def read(self, tiles: Sequence[Tile]) -> TileBatch:
@@ -97,3 +100,12 @@ class MemoryReader:
         future: Future[TileBatch] = Future()
         future.set_result(self.read(tiles))
         return future
+
+
+def _clean(level: Level, nodata: float | None) -> Level:
+    """A level in which what does not count is 0; the caller's array is left as it is."""
+    pixels, validity = level
+    if validity is None and nodata is None and pixels.dtype.kind != "f":
+        return level
+    shown = np.full(pixels.shape[1:], 255, np.uint8) if validity is None else validity
+    return cleaned(pixels.copy(), shown, nodata), validity

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import cv2
@@ -13,15 +14,20 @@ __all__ = ["halve"]
 FAST_DTYPES = frozenset({"uint8", "uint16"})
 """Types whose 2 x 2 mean by OpenCV is the half-up mean bit for bit."""
 
+SIGNED_AS = {"int8": "uint8", "int16": "uint16"}
+"""A shift by half the range commutes with the half-up mean and makes the type one of the fast ones."""
+
+Validity = NDArray[np.uint8] | None
+
 
 def halve(
-    pixels: NDArray[Any], validity: NDArray[np.uint8] | None
-) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+    pixels: NDArray[Any], validity: Validity, nodata: float | None = None
+) -> tuple[NDArray[Any], Validity]:
     """Pixels [bands, y, x] and validity [y, x] at half the side, odd sides rounded up.
 
-    A value is the mean of those among its four that count: validity above 0 and not NaN. Integers
-    round half up; floats are averaged in float64. Where none counts, the upper left one is handed
-    on, so that nodata stays nodata. Validity (None: all pixels valid) is the mean of the four,
+    A value is the mean of those among its four that count: validity above 0, not `nodata`, finite.
+    Integers round half up; floats are averaged in float64. Where none counts, the upper left one is
+    handed on, so that nodata stays nodata. Validity (None: all pixels valid) is the mean of the four,
     rounded half up. What lies beyond the edge does not count.
 
     >>> halve(np.array([[[1, 2, 7], [3, 4, 8]]], np.uint8), None)[0]
@@ -29,46 +35,77 @@ def halve(
 
     Source: the reduction `area` of DESIGN section 4.
     """
-    # Repeating an odd side's last pixels doubles both sum and count there: the mean is that of the
-    # pixels that exist.
     odd = [(0, side % 2) for side in pixels.shape[1:]]
     if any(after for _, after in odd):
-        pixels = np.pad(pixels, [(0, 0), *odd], mode="edge")
-        validity = None if validity is None else np.pad(validity, odd, mode="edge")
-    if validity is None or validity.min() == 255:
-        full = None if validity is None else np.ascontiguousarray(validity[::2, ::2])
-        return np.stack([_mean(band) for band in pixels]), full
-    bands = [_counted_mean(band, validity > 0) for band in pixels]
+        pixels, validity = _evened(pixels, validity, odd)
+    everywhere = validity is None or bool(validity.min() == 255)
+    bands = [_band(band, None if everywhere else validity, nodata) for band in pixels]
+    if validity is None or everywhere:
+        return np.stack(bands), None if validity is None else np.ascontiguousarray(validity[::2, ::2])
     share = np.stack(_quarters(validity)).sum(axis=0, dtype=np.uint16)
     return np.stack(bands), ((share + 2) // 4).astype(np.uint8)
 
 
+def _evened(
+    pixels: NDArray[Any], validity: Validity, odd: list[tuple[int, int]]
+) -> tuple[NDArray[Any], Validity]:
+    """With sides made even so that the means stay those of the pixels that exist."""
+    edges = [(0, 0), *odd]
+    if pixels.dtype.kind == "f":  # NaN does not count, and no sum is rounded another way
+        pixels = np.pad(pixels, edges, constant_values=np.nan)
+    else:  # the last pixels again: that doubles both sum and count
+        pixels = np.pad(pixels, edges, mode="edge")
+    return pixels, None if validity is None else np.pad(validity, odd, mode="edge")
+
+
+def _band(band: NDArray[Any], validity: Validity, nodata: float | None) -> NDArray[Any]:
+    """One band [y, x] of even sides, on the fast path where every value counts."""
+    absent = None if validity is None else validity == 0
+    if nodata is not None and math.isfinite(nodata):
+        marked = band == nodata
+        absent = marked if absent is None else absent | marked
+    if band.dtype.kind == "f":
+        strange = ~np.isfinite(band)
+        absent = strange if absent is None else absent | strange
+    if absent is None or not absent.any():
+        return _mean(band)
+    return _counted_mean(band, ~absent)
+
+
 def _mean(band: NDArray[Any]) -> NDArray[Any]:
-    """Mean of 2 x 2 of an even-sided band [y, x] in which every value counts, NaN apart."""
-    if band.dtype.name in FAST_DTYPES:
+    """Mean of 2 x 2 of an even-sided band [y, x] in which every value counts."""
+    kind = band.dtype.name
+    if kind in FAST_DTYPES:
         # One band a call: with five or more channels OpenCV rounds otherwise.
         size = (band.shape[1] // 2, band.shape[0] // 2)
         return np.asarray(cv2.resize(band, size, interpolation=cv2.INTER_AREA))
-    if band.dtype == np.int16:
-        # A shift by 2^15 commutes with the half-up mean and makes the type one of the fast ones.
-        shifted = np.ascontiguousarray(band).view(np.uint16) ^ np.uint16(0x8000)
-        return (_mean(shifted) ^ np.uint16(0x8000)).view(np.int16)
+    if kind in SIGNED_AS:
+        unsigned = np.dtype(SIGNED_AS[kind])
+        top_bit = unsigned.type(1 << 8 * unsigned.itemsize - 1)
+        return (_mean(np.ascontiguousarray(band).view(unsigned) ^ top_bit) ^ top_bit).view(band.dtype)
     return _counted_mean(band, np.ones(band.shape, bool))
 
 
 def _counted_mean(band: NDArray[Any], counts: NDArray[np.bool_]) -> NDArray[Any]:
     """Mean of those of 2 x 2 that count; the upper left one where none does."""
-    floating = band.dtype.kind == "f"
-    if floating:
-        counts = counts & ~np.isnan(band)
-    wide = np.float64 if floating else np.int32
-    number = np.stack(_quarters(counts)).sum(axis=0, dtype=np.int32)
-    with np.errstate(over="ignore", invalid="ignore"):  # inf stays inf, inf - inf becomes NaN
-        values = np.where(counts, band, 0).astype(wide)
-        total = sum(_quarters(values))
-        some = np.maximum(number, 1)
-        mean = total / some if floating else (2 * total + some) // (2 * some)
+    values = np.where(counts, band, band.dtype.type(0))
+    if band.dtype.itemsize <= 2:
+        # Sums of four 16 bit values are whole numbers that float32 holds: OpenCV adds them up exactly.
+        total, number = (
+            _sums(part.astype(np.float32)).astype(np.int32) for part in (values, counts.view(np.uint8))
+        )
+    else:
+        total = sum(_quarters(values.astype(np.float64 if band.dtype.kind == "f" else np.int64)))
+        number = sum(_quarters(counts.astype(np.int64)))
+    some = np.maximum(number, 1)
+    mean = total / some if band.dtype.kind == "f" else (2 * total + some) // (2 * some)
+    with np.errstate(over="ignore"):  # what is beyond the type where nothing counts is not handed on
         return np.where(number > 0, mean, band[::2, ::2]).astype(band.dtype)
+
+
+def _sums(band: NDArray[Any]) -> NDArray[Any]:
+    """Sums of 2 x 2 of a float32 band [y, x] of even sides."""
+    return cv2.resize(band, (band.shape[1] // 2, band.shape[0] // 2), interpolation=cv2.INTER_AREA) * 4
 
 
 def _quarters(array: NDArray[Any]) -> tuple[NDArray[Any], ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from tnet_geo.grid import Tile
 
-__all__ = ["RasterSpec", "ReadCount", "ReadMeter", "Region", "TileBatch", "TileReader"]
+__all__ = ["RasterSpec", "ReadCount", "ReadMeter", "Region", "TileBatch", "TileReader", "cleaned"]
 
 Region = tuple[slice, slice]
 """Rows and columns of an array, as numpy slices it."""
@@ -39,8 +39,10 @@ class RasterSpec:
     """Names the content: source bytes, build settings and format version."""
     all_valid: bool = True
     """Whether every pixel of the scene is valid, so that no validity is stored."""
-    chunk_px: int | None = None
-    """Side of a stored chunk in pixels; None means half_px."""
+    chunk_shape: tuple[int, int] | None = None
+    """Rows and columns of a stored chunk in pixels; None means a square of half_px."""
+    nodata: float | None = None
+    """Value that no band's pixel counts with; it may be NaN."""
 
     @property
     def levels(self) -> int:
@@ -56,6 +58,11 @@ class RasterSpec:
     def shape(self) -> tuple[int, int]:
         """Rows and columns of level 0."""
         return self.shapes[0]
+
+    @property
+    def chunk_sides(self) -> tuple[int, int]:
+        """Rows and columns of a stored chunk, in pixels."""
+        return self.chunk_shape or (self.half_px, self.half_px)
 
     def overlap(self, tile: Tile) -> tuple[Region, Region] | None:
         """Where the scene's part of `tile` lies: in the tile, and in the level's arrays.
@@ -79,17 +86,17 @@ class RasterSpec:
         overlap = self.overlap(tile)
         if overlap is None:
             return 0
-        side = self.chunk_px or self.half_px
+        high, wide = self.chunk_sides
         rows, cols = overlap[1]
-        down = -(-rows.stop // side) - rows.start // side
-        across = -(-cols.stop // side) - cols.start // side
+        down = -(-rows.stop // high) - rows.start // high
+        across = -(-cols.stop // wide) - cols.start // wide
         return int(down * across)
 
     def tile_bytes(self, tile: Tile) -> int:
         """Bytes of the stored chunks that `tile` is made of, decoded, validity included."""
-        side = self.chunk_px or self.half_px
+        high, wide = self.chunk_sides
         per_pixel = self.bands * np.dtype(self.dtype).itemsize + (0 if self.all_valid else 1)
-        return self.tile_chunks(tile) * side * side * per_pixel
+        return self.tile_chunks(tile) * high * wide * per_pixel
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,18 +104,36 @@ class TileBatch:
     """The pixels of n tiles in the order in which they were asked for; B is the reader's base_px."""
 
     pixels: NDArray[Any]
-    """[n, bands, B, B] in the source's dtype; 0 beyond the scene."""
+    """[n, bands, B, B] in the source's dtype; 0 beyond the scene and where a value does not count."""
     validity: NDArray[np.uint8]
     """[n, B, B], share of valid native pixels below each pixel, 0 to 255; 0 beyond the scene."""
+
+
+def cleaned(pixels: NDArray[Any], validity: NDArray[np.uint8], nodata: float | None) -> NDArray[Any]:
+    """Pixels [..., bands, y, x] with 0 wherever a value does not count, changed in place.
+
+    A value counts when the validity [..., y, x] of its pixel is above 0, it is finite, and it is not
+    `nodata`: what is below a mask, and the marks of missing values, never reach a network.
+    """
+    absent = np.broadcast_to((validity == 0)[..., None, :, :], pixels.shape)
+    if pixels.dtype.kind == "f":
+        absent = absent | ~np.isfinite(pixels)
+    if nodata is not None and np.isfinite(nodata):
+        absent = absent | (pixels == nodata)
+    if absent.any():
+        pixels[absent] = 0
+    return pixels
 
 
 @dataclass(frozen=True, slots=True)
 class ReadCount:
     """What has been read so far."""
 
-    tiles: int
-    chunks: int
-    bytes_decoded: int
+    tiles: int = 0
+    chunks: int = 0
+    bytes_decoded: int = 0
+    bytes_fetched: int = 0
+    requests: int = 0
 
 
 class ReadMeter:
@@ -116,7 +141,7 @@ class ReadMeter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._count = ReadCount(0, 0, 0)
+        self._count = ReadCount()
 
     def add(self, spec: RasterSpec, tiles: Iterable[Tile]) -> None:
         """Count one call's tiles, each distinct one once, with the chunks that they are made of."""
@@ -125,19 +150,30 @@ class ReadMeter:
         decoded = sum(map(spec.tile_bytes, distinct))
         with self._lock:
             seen = self._count
-            self._count = ReadCount(
-                seen.tiles + len(distinct), seen.chunks + chunks, seen.bytes_decoded + decoded
+            self._count = replace(
+                seen,
+                tiles=seen.tiles + len(distinct),
+                chunks=seen.chunks + chunks,
+                bytes_decoded=seen.bytes_decoded + decoded,
+            )
+
+    def fetched(self, size: int, requests: int = 1) -> None:
+        """Count what came over a network: bytes, headers of files included, and the requests for them."""
+        with self._lock:
+            seen = self._count
+            self._count = replace(
+                seen, bytes_fetched=seen.bytes_fetched + size, requests=seen.requests + requests
             )
 
     def snapshot(self) -> ReadCount:
-        """The counts at this moment, all three from the same moment."""
+        """The counts at this moment, all from the same moment."""
         with self._lock:
             return self._count
 
     def reset(self) -> ReadCount:
         """Begin at zero again; gives what had been counted."""
         with self._lock:
-            seen, self._count = self._count, ReadCount(0, 0, 0)
+            seen, self._count = self._count, ReadCount()
             return seen
 
     @property
@@ -155,6 +191,16 @@ class ReadMeter:
         """Bytes of those chunks, decoded, validity included."""
         return self.snapshot().bytes_decoded
 
+    @property
+    def bytes_fetched(self) -> int:
+        """Bytes that came over a network, headers of files included; 0 for local files."""
+        return self.snapshot().bytes_fetched
+
+    @property
+    def requests(self) -> int:
+        """Requests over a network; 0 for local files."""
+        return self.snapshot().requests
+
     def __reduce__(self) -> tuple[type[ReadMeter], tuple[()]]:
         return ReadMeter, ()
 
@@ -165,6 +211,7 @@ class TileReader(Protocol):
     order     the batch answers tiles as asked, duplicates included; a duplicate is read once
     shape     pixels [n, bands, B, B] in the source's dtype; validity uint8 [n, B, B]; B = 2 half_px
     outside   ground beyond the scene is pixel 0, validity 0; never an error
+    clean     a value that does not count (invalid, nodata, not finite) is 0: see `cleaned`
     damage    TileUnreadable names scene, tile and cause; a bad chunk never becomes zeros
     cost      the meter grows by `spec.tile_bytes` of every distinct tile of a call
     threads   any thread may read; pickling gives a reader of the same source, meter at zero
