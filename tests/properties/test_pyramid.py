@@ -21,7 +21,7 @@ from tnet_geo.pyramid.build import build_scene
 steady = settings(deadline=None, derandomize=True)
 
 seeds = st.integers(0, 2**32 - 1)
-dtypes = st.sampled_from(["uint8", "uint16", "int16", "float32", "float64"])
+dtypes = st.sampled_from(["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64"])
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 40))
 masks = st.sampled_from(["none", "all valid", "scattered", "mostly invalid", "half"])
 
@@ -37,7 +37,7 @@ def random_mask(kind: str, seed: int, shape: tuple[int, int]) -> NDArray[np.uint
 
 
 def halved_pixel_by_pixel(
-    pixels: NDArray[Any], validity: NDArray[np.uint8]
+    pixels: NDArray[Any], validity: NDArray[np.uint8], nodata: float | None = None
 ) -> tuple[NDArray[Any], NDArray[np.uint8]]:
     """The law of reduction, read from the design and written as loops in Python's own numbers."""
     bands, rows, cols = pixels.shape
@@ -50,7 +50,7 @@ def halved_pixel_by_pixel(
             share[row, col] = math.floor(sum(int(validity[at]) for at in four) / len(four) + 0.5)
             for band in range(bands):
                 values = [pixels[band, y, x].item() for y, x in four if validity[y, x] > 0]
-                values = [value for value in values if not math.isnan(value)]
+                values = [value for value in values if math.isfinite(value) and value != nodata]
                 if not values:
                     coarse[band, row, col] = pixels[band, 2 * row, 2 * col]
                 elif pixels.dtype.kind == "f":
@@ -61,14 +61,17 @@ def halved_pixel_by_pixel(
 
 
 @steady
-@given(seeds, shapes, st.integers(1, 6), dtypes, masks)
+@given(seeds, shapes, st.integers(1, 6), dtypes, masks, st.booleans())
 def test_halving_equals_the_plain_loop(
-    seed: int, shape: tuple[int, int], bands: int, dtype: str, mask: str
+    seed: int, shape: tuple[int, int], bands: int, dtype: str, mask: str, with_nodata: bool
 ) -> None:
     pixels, validity = random_pixels(seed, shape, bands, dtype), random_mask(mask, seed, shape)
+    nodata = float(pixels.flat[0]) if with_nodata else None
+    if with_nodata:
+        pixels[np.random.default_rng(seed).random(pixels.shape) < 0.3] = nodata
     full = np.full(shape, 255, np.uint8)
-    expected, expected_share = halved_pixel_by_pixel(pixels, full if validity is None else validity)
-    coarse, share = halve(pixels, validity)
+    expected, expected_share = halved_pixel_by_pixel(pixels, full if validity is None else validity, nodata)
+    coarse, share = halve(pixels, validity, nodata)
     assert coarse.dtype == pixels.dtype
     assert_equal_pixels(coarse, expected)
     assert (share is None) == (validity is None)
@@ -86,9 +89,13 @@ def assert_equal_pixels(ours: NDArray[Any], theirs: NDArray[Any]) -> None:
 
 @steady
 @given(seeds, shapes, st.sampled_from(["float32", "float64"]))
-def test_halving_ignores_nan_band_by_band(seed: int, shape: tuple[int, int], dtype: str) -> None:
+def test_halving_ignores_what_is_not_finite_band_by_band(
+    seed: int, shape: tuple[int, int], dtype: str
+) -> None:
     pixels = random_pixels(seed, shape, 2, dtype)
-    pixels[np.random.default_rng(seed).random(pixels.shape) < 0.4] = np.nan
+    random = np.random.default_rng(seed)
+    pixels[random.random(pixels.shape) < 0.4] = np.nan
+    pixels[random.random(pixels.shape) < 0.1] = np.inf
     expected, _ = halved_pixel_by_pixel(pixels, np.full(shape, 255, np.uint8))
     assert_equal_pixels(halve(pixels, None)[0], expected)
 

@@ -91,12 +91,11 @@ def _counted_mean(band: NDArray[Any], counts: NDArray[np.bool_]) -> NDArray[Any]
     values = np.where(counts, band, band.dtype.type(0))
     if band.dtype.itemsize <= 2:
         # Sums of four 16 bit values are whole numbers that float32 holds: OpenCV adds them up exactly.
-        total, number = (
-            _sums(part.astype(np.float32)).astype(np.int32) for part in (values, counts.view(np.uint8))
-        )
+        total = _sums(values.astype(np.float32)).astype(np.int32)
+        number = _sums(counts.astype(np.float32)).astype(np.int32)
     else:
-        total = sum(_quarters(values.astype(np.float64 if band.dtype.kind == "f" else np.int64)))
-        number = sum(_quarters(counts.astype(np.int64)))
+        total = _sums(values.astype(np.float64 if band.dtype.kind == "f" else np.int64))
+        number = _sums(counts.astype(np.int64))
     some = np.maximum(number, 1)
     mean = total / some if band.dtype.kind == "f" else (2 * total + some) // (2 * some)
     with np.errstate(over="ignore"):  # what is beyond the type where nothing counts is not handed on
@@ -104,8 +103,13 @@ def _counted_mean(band: NDArray[Any], counts: NDArray[np.bool_]) -> NDArray[Any]
 
 
 def _sums(band: NDArray[Any]) -> NDArray[Any]:
-    """Sums of 2 x 2 of a float32 band [y, x] of even sides."""
-    return cv2.resize(band, (band.shape[1] // 2, band.shape[0] // 2), interpolation=cv2.INTER_AREA) * 4
+    """Sums of 2 x 2 of a band [y, x] of even sides, in its type."""
+    if band.dtype == np.float32:
+        size = (band.shape[1] // 2, band.shape[0] // 2)
+        return np.asarray(cv2.resize(band, size, interpolation=cv2.INTER_AREA)) * 4
+    upper_left, upper_right, lower_left, lower_right = _quarters(band)
+    total: NDArray[Any] = upper_left + upper_right + lower_left + lower_right
+    return total
 
 
 def _quarters(array: NDArray[Any]) -> tuple[NDArray[Any], ...]:
