@@ -82,7 +82,8 @@ def _mean(band: NDArray[Any]) -> NDArray[Any]:
     if kind in SIGNED_AS:
         unsigned = np.dtype(SIGNED_AS[kind])
         top_bit = unsigned.type(1 << 8 * unsigned.itemsize - 1)
-        return (_mean(np.ascontiguousarray(band).view(unsigned) ^ top_bit) ^ top_bit).view(band.dtype)
+        mean: NDArray[Any] = _mean(np.ascontiguousarray(band).view(unsigned) ^ top_bit) ^ top_bit
+        return mean.view(band.dtype)
     return _counted_mean(band, np.ones(band.shape, bool))
 
 
