@@ -157,7 +157,7 @@ if reader == "ours":
     source = SceneReader(scene)
     for group in groups:
         source.read([Tile(0, row, col) for row, col in group])
-    cost = {"bytes_over_tile": source.meter.bytes_decoded / (len(set(places)) * (2 * half) ** 2 * 3)}
+    cost = {"bytes_over_tile": source.meter.bytes_decoded / (sum(len(set(group)) for group in groups) * (2 * half) ** 2 * 3)}
 elif reader == "zarr":
     import zarr
     begun = time.perf_counter()
@@ -169,12 +169,13 @@ else:
     begun = time.perf_counter()
     spec = {"driver": "zarr3", "kvstore": {"driver": "file", "path": f"{scene}/0/data/"}}
     spec |= {"recheck_cached_data": "open", "recheck_cached_metadata": "open"}
-    source = ts.open(spec, open=True, context=ts.Context({"cache_pool": {"total_bytes_limit": 32 << 20}})).result()
+    context = ts.Context({"cache_pool": {"total_bytes_limit": 32 << 20}})
+    source = ts.open(spec, open=True, context=context).result()
     for group in groups:
         with ts.Batch() as batch:
             reads = [
-                source[:, row * half : row * half + 2 * half, col * half : col * half + 2 * half].read(batch=batch)
-                for row, col in group
+                source[:, row : row + 2 * half, col : col + 2 * half].read(batch=batch)
+                for row, col in ((row * half, col * half) for row, col in group)
             ]
         np.stack([read.result() for read in reads])
 print(json.dumps({"tiles_per_second": count / (time.perf_counter() - begun)} | cost))

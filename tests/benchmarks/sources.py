@@ -12,21 +12,26 @@ from rasterio.shutil import copy
 from rasterio.windows import Window
 
 PATCH_PX = 2048
+SHAPE = ((8, 30.0), (32, 10.0), (128, 4.0), (512, 2.0))
+"""Cells a side, and how much they differ."""
+GRAIN = 1.4
 GEOREFERENCE = {"crs": "EPSG:32632", "transform": rasterio.Affine(0.3, 0, 600_000, 0, -0.3, 5_000_000)}
 
 
 def patch(seed: int) -> NDArray[np.uint8]:
-    """Octaves of noise and a little grain, [3, PATCH_PX, PATCH_PX]: zstd leaves about 0.7 of it."""
+    """Octaves of noise, alike in all bands, and a little grain: [3, PATCH_PX, PATCH_PX].
+
+    zstd leaves about 0.73 of it, with a predictor 0.45: the aerial pictures tried left 0.65 to 0.92.
+    """
     random = np.random.default_rng(seed)
-    bands = []
-    for _ in range(3):
-        picture = np.full((PATCH_PX, PATCH_PX), 110, np.float32)
-        for side, weight in ((8, 50), (32, 30), (128, 20), (512, 12)):
-            coarse = random.normal(0, weight, (side, side)).astype(np.float32)
-            picture += cv2.resize(coarse, (PATCH_PX, PATCH_PX), interpolation=cv2.INTER_CUBIC)
-        picture += random.normal(0, 4, picture.shape).astype(np.float32)
-        bands.append(np.clip(picture, 0, 255).astype(np.uint8))
-    return np.stack(bands)
+
+    def octave(side: int, weight: float) -> NDArray[np.float32]:
+        coarse = random.normal(0, weight, (side, side)).astype(np.float32)
+        return cv2.resize(coarse, (PATCH_PX, PATCH_PX), interpolation=cv2.INTER_CUBIC)
+
+    shape = sum(octave(side, weight) for side, weight in SHAPE)
+    bands = [110 + shape + octave(16, 8) + octave(PATCH_PX, GRAIN) for _ in range(3)]
+    return np.clip(np.stack(bands), 0, 255).astype(np.uint8)
 
 
 def tiled_tiff(path: Path, side: int, seed: int = 0, **profile: object) -> Path:
