@@ -26,6 +26,7 @@ def test_an_archive_says_what_it_was_made_with(tmp_path: Path) -> None:
         "version": 1,
         "half_px": 48,
         "canvas": "native",
+        "store": "scenes",
         "reduction": "area",
         "codec": "interop",
         "shard_chunks": 16,
