@@ -157,7 +157,8 @@ if reader == "ours":
     source = SceneReader(scene)
     for group in groups:
         source.read([Tile(0, row, col) for row, col in group])
-    cost = {"bytes_over_tile": source.meter.bytes_decoded / (sum(len(set(group)) for group in groups) * (2 * half) ** 2 * 3)}
+    own = sum(len(set(group)) for group in groups) * (2 * half) ** 2 * 3
+    cost = {"bytes_over_tile": source.meter.bytes_decoded / own}
 elif reader == "zarr":
     import zarr
     begun = time.perf_counter()

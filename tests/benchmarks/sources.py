@@ -27,7 +27,7 @@ def patch(seed: int) -> NDArray[np.uint8]:
 
     def octave(side: int, weight: float) -> NDArray[np.float32]:
         coarse = random.normal(0, weight, (side, side)).astype(np.float32)
-        return cv2.resize(coarse, (PATCH_PX, PATCH_PX), interpolation=cv2.INTER_CUBIC)
+        return np.asarray(cv2.resize(coarse, (PATCH_PX, PATCH_PX), interpolation=cv2.INTER_CUBIC), np.float32)
 
     shape = sum(octave(side, weight) for side, weight in SHAPE)
     bands = [110 + shape + octave(16, 8) + octave(PATCH_PX, GRAIN) for _ in range(3)]

@@ -17,7 +17,7 @@ from tnet_geo.inference.engine import Engine, WalkResult
 from tnet_geo.inference.walks import SiteTask
 from tnet_geo.model.bundle import Bundle, read_bundle
 from tnet_geo.model.settings import WalkSettings
-from tnet_geo.pyramid import Archive, MemoryReader, TileReader
+from tnet_geo.pyramid import MemoryReader, SceneArchive, TileReader
 from tnet_geo.trail import Answer, Failure, Look, Trail
 
 __all__ = ["Classification", "Classifier", "load_bundle"]
@@ -88,7 +88,7 @@ class Classifier:
             trails=tuple(answer.trail for answer in found),
         )
 
-    def answer(self, archive: Archive, sites: Iterable[Site]) -> Iterator[Answer | Failure]:
+    def answer(self, archive: SceneArchive, sites: Iterable[Site]) -> Iterator[Answer | Failure]:
         """One answer or one failure per site, in their order; only the tiles looked at are read.
 
         Raises:
@@ -100,7 +100,9 @@ class Classifier:
         def tasks() -> Iterator[SiteTask]:
             for n, site in enumerate(sites):
                 try:
-                    yield self._task(site.site_id, archive.reader(site.scene_id, self.half_px), site.window)
+                    stored = archive.adopt(site)
+                    reader = archive.reader(stored.scene_id, self.half_px)
+                    yield self._task(site.site_id, reader, stored.window)
                 except SetAside as error:
                     early[n] = Failure(site.site_id, str(error))
 
@@ -113,18 +115,16 @@ class Classifier:
             place += 1
         yield from early.values()
 
-    def check(self, archive: Archive) -> None:
+    def check(self, archive: SceneArchive) -> None:
         """Refuse an archive that this bundle cannot walk.
 
         Raises:
             ArchiveMismatch: see there.
         """
-        settings, facts = archive.settings, self.bundle.facts
-        if facts.network.base_px % (2 * settings.half_px):
-            wants = f"half_px {self.half_px} or a divisor of it"
-            raise ArchiveMismatch(str(archive.path), f"half_px {settings.half_px}", wants)
-        if settings.canvas != facts.canvas:
-            raise ArchiveMismatch(str(archive.path), f"canvas {settings.canvas}", f"canvas {facts.canvas}")
+        archive.check_lattice(self.half_px)
+        canvas = self.bundle.facts.canvas
+        if archive.canvas != canvas:
+            raise ArchiveMismatch(archive.place, f"canvas {archive.canvas}", f"canvas {canvas}")
 
     def _task(self, site_id: str, reader: TileReader, window: Window | None) -> SiteTask:
         spec = reader.spec

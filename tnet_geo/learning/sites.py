@@ -11,7 +11,7 @@ from tnet_geo.errors import InvalidManifest, SetAside, SiteMismatch
 from tnet_geo.grid import Tile, Window, root_of
 from tnet_geo.imagery import Manifest
 from tnet_geo.inference import SiteTask
-from tnet_geo.pyramid import Archive, MemoryReader, TileReader
+from tnet_geo.pyramid import MemoryReader, SceneArchive, TileReader
 from tnet_geo.trail import Failure
 
 __all__ = ["LabelledSite", "LabelledSites", "load_sites"]
@@ -45,7 +45,7 @@ class LabelledSites:
 class _Cache:
     """Readers by scene: decoded into memory until the budget is spent, from disk afterwards."""
 
-    def __init__(self, archive: Archive, half_px: int, budget_bytes: float) -> None:
+    def __init__(self, archive: SceneArchive, half_px: int, budget_bytes: float) -> None:
         self._archive, self._half_px, self._left = archive, half_px, budget_bytes
         self._readers: dict[str, TileReader] = {}
 
@@ -65,7 +65,7 @@ class _Cache:
 def load_sites(
     manifest: Manifest,
     split: str,
-    archive: Archive,
+    archive: SceneArchive,
     *,
     classes: Sequence[str],
     base_px: int,
@@ -84,13 +84,14 @@ def load_sites(
         if site.label is None:
             continue
         try:
-            reader = cache.reader(site.scene_id)
+            stored = archive.adopt(site)
+            reader = cache.reader(stored.scene_id)
             pixels = (reader.spec.bands, reader.spec.dtype)
             expected = expected or pixels
             if pixels != expected:
                 has = f"{pixels[0]} bands of {pixels[1]}"
                 raise SiteMismatch(site.site_id, has, f"the first site has {expected[0]} of {expected[1]}")
-            window = site.window or Window(0, 0, *reader.spec.shape)
+            window = stored.window or Window(0, 0, *reader.spec.shape)
             task = SiteTask(site.site_id, reader, window)
             found.append(
                 LabelledSite(len(found), task, classes.index(site.label), root_of(window, base_px // 2))

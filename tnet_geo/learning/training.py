@@ -39,7 +39,7 @@ from tnet_geo.learning.targets import (
     tile_features,
 )
 from tnet_geo.model import Bundle, BundleFacts, TraversalNetwork, WalkSettings, read_bundle
-from tnet_geo.pyramid import Archive
+from tnet_geo.pyramid import SceneArchive
 
 __all__ = ["Progress", "Silent", "Training"]
 
@@ -91,7 +91,11 @@ class Training:
     """
 
     def __init__(
-        self, settings: RunSettings, manifest: Manifest, archive: Archive, progress: Progress | None = None
+        self,
+        settings: RunSettings,
+        manifest: Manifest,
+        archive: SceneArchive,
+        progress: Progress | None = None,
     ) -> None:
         self.settings, self.archive, self.progress = settings, archive, progress or Silent()
         self.classes = manifest.classes()
@@ -230,7 +234,7 @@ class Training:
     def _save(self, room: Room, found: Validation, path: Path, stage: str) -> None:
         facts = BundleFacts(
             classes=self.classes,
-            canvas=self.archive.settings.canvas,
+            canvas=self.archive.canvas,
             network=room.network.settings,
             walk=room.walk,
             training={"stage": stage, "seed": self.settings.seed, "sites": len(self.train.sites)},

@@ -13,13 +13,13 @@ from pathlib import Path
 from distributed import Client
 from pyarrow import compute, parquet
 
-from tnet_geo.errors import Incomplete, InvalidManifest, OutputExists
+from tnet_geo.errors import Incomplete, InvalidManifest, OutputExists, SceneMissing
 from tnet_geo.grid import Window
 from tnet_geo.imagery import Manifest, Site, read_manifest
 from tnet_geo.inference import Classifier, load_bundle
 from tnet_geo.operations.cluster import cluster, run_tasks
 from tnet_geo.operations.ledger import run_facts
-from tnet_geo.pyramid import Archive, open_archive
+from tnet_geo.pyramid import SceneArchive, open_archive
 from tnet_geo.results import PredictionRow, RunRecord, finish_run, has_part, write_part
 from tnet_geo.results.store import part_files
 from tnet_geo.trail import Answer, Failure
@@ -51,7 +51,7 @@ class ClassifyReport:
 class _Job:
     """What workers need to know; small, because it travels with every task."""
 
-    archive: Path
+    archive: str
     bundle: Path
     results: Path
     run_id: str
@@ -103,7 +103,7 @@ def classify(
         raise OutputExists(str(folder), "it holds no results; name another folder")
     partitions = _partitions(sites, store, classifier, partition)
     run_id = _digest("run", *(part.name for part in partitions))[:12]
-    job = _Job(store.path, Path(bundle).absolute(), folder, run_id)
+    job = _Job(store.place, Path(bundle).absolute(), folder, run_id)
     missing = [part for part in partitions if not has_part(folder, run_id, part.name)]
     if missing:
         with cluster(workers, scheduler) as client:
@@ -118,9 +118,10 @@ def _foreign(folder: Path) -> bool:
 
 
 def _partitions(
-    sites: Sequence[Site], archive: Archive, classifier: Classifier, size: int
+    sites: Sequence[Site], archive: SceneArchive, classifier: Classifier, size: int
 ) -> list[_Partition]:
     """Sites in the manifest's order, each group named by everything that its answers depend on."""
+    sites = [_adopted(site, archive) for site in sites]
     digests = {site.scene_id: archive.digest(site.scene_id) for site in sites}
     settings = classifier.walk.model_dump_json()
     found = []
@@ -141,6 +142,14 @@ def _partitions(
         name = _digest(classifier.bundle.digest, settings, json.dumps(facts))
         found.append(_Partition(name[:16], group))
     return found
+
+
+def _adopted(site: Site, archive: SceneArchive) -> Site:
+    """The site as the archive keeps it; one that it lacks is left as it is, and set aside by its walk."""
+    try:
+        return archive.adopt(site)
+    except SceneMissing:
+        return site
 
 
 def _corners(window: Window | None) -> tuple[int, ...] | None:
@@ -180,7 +189,7 @@ def _rescue(job: _Job, part: _Partition, client: Client) -> None:
 
 
 @lru_cache(maxsize=1)
-def _loaded(bundle: Path, archive: Path) -> tuple[Classifier, Archive]:
+def _loaded(bundle: Path, archive: str) -> tuple[Classifier, SceneArchive]:
     """Once per worker process."""
     return load_bundle(bundle), open_archive(archive)
 
@@ -208,7 +217,7 @@ def _publish(job: _Job, part: _Partition, outcomes: Sequence[Answer | Failure]) 
     write_part(job.results, job.run_id, part.name, rows, failures)
 
 
-def _row(answer: Answer, site: Site, archive: Archive, half_px: int) -> PredictionRow:
+def _row(answer: Answer, site: Site, archive: SceneArchive, half_px: int) -> PredictionRow:
     spec = archive.reader(site.scene_id).spec
     return PredictionRow(
         answer=answer,
@@ -234,7 +243,7 @@ def _finish(
     record = RunRecord(
         id=job.run_id,
         classes=classifier.classes,
-        archive=str(job.archive),
+        archive=job.archive,
         bundle=str(job.bundle),
         manifest=str(Path(table.path).absolute()),
         split=split,

@@ -15,7 +15,7 @@ from tnet_geo.imagery import Site, read_manifest
 from tnet_geo.inference import Classifier, load_bundle
 from tnet_geo.learning.settings import read_run
 from tnet_geo.operations.ledger import run_facts, write_json
-from tnet_geo.pyramid import Archive, open_archive
+from tnet_geo.pyramid import SceneArchive, open_archive
 from tnet_geo.trail import Answer, Failure
 
 __all__ = ["ClassFigures", "Contestant", "Evaluation", "contest_lines", "evaluate"]
@@ -140,7 +140,7 @@ class _Contest:
     failures: Sequence[Failure]
 
 
-def _measure(bundle: Path, archive: Archive, sites: Sequence[Site]) -> _Contest:
+def _measure(bundle: Path, archive: SceneArchive, sites: Sequence[Site]) -> _Contest:
     classifier = load_bundle(bundle)
     walk = classifier.walk
     seeds = range(RANDOM_DRAWS) if walk.policy == "random" else (walk.seed,)
@@ -153,7 +153,7 @@ def _measure(bundle: Path, archive: Archive, sites: Sequence[Site]) -> _Contest:
     return _Contest(Contestant(**mean), contests[0].answers, contests[0].failures)
 
 
-def _walk_all(classifier: Classifier, archive: Archive, sites: Sequence[Site]) -> _Contest:
+def _walk_all(classifier: Classifier, archive: SceneArchive, sites: Sequence[Site]) -> _Contest:
     truth = {site.site_id: site for site in sites}
     list(classifier.answer(archive, sites[:1]))  # the first pass of a process pays for warming up
     begun = time.perf_counter()
@@ -178,10 +178,11 @@ def _walk_all(classifier: Classifier, archive: Archive, sites: Sequence[Site]) -
     return _Contest(row, answers, [outcome for outcome in outcomes if isinstance(outcome, Failure)])
 
 
-def _native_pixels(site: Site, archive: Archive) -> int:
-    if site.window is not None:
-        return site.window.height * site.window.width
-    rows, cols = archive.reader(site.scene_id).spec.shape
+def _native_pixels(site: Site, archive: SceneArchive) -> int:
+    stored = archive.adopt(site)
+    if stored.window is not None:
+        return stored.window.height * stored.window.width
+    rows, cols = archive.reader(stored.scene_id).spec.shape
     return rows * cols
 
 

@@ -1,6 +1,6 @@
 """Scenes at all levels: reduced, stored, sealed, and read tile by tile."""
 
-from tnet_geo.pyramid.archive import Archive, create_archive, open_archive
+from tnet_geo.pyramid.archive import Archive, SceneArchive, create_archive, open_archive
 from tnet_geo.pyramid.memory import MemoryReader
 from tnet_geo.pyramid.reader import SceneReader
 from tnet_geo.pyramid.reduce import halve
@@ -14,6 +14,7 @@ __all__ = [
     "RasterSpec",
     "ReadCount",
     "ReadMeter",
+    "SceneArchive",
     "SceneReader",
     "TileBatch",
     "TileReader",

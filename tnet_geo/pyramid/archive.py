@@ -6,17 +6,50 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import ValidationError
 
 from tnet_geo.errors import ArchiveMismatch, InvalidArchive, OutputExists, SceneMissing
+from tnet_geo.imagery import Site
 from tnet_geo.pyramid.layout import SEAL, read_layout
 from tnet_geo.pyramid.reader import SceneReader
 from tnet_geo.pyramid.settings import FORMAT, VERSION, ArchiveSettings
+from tnet_geo.pyramid.tiles import TileReader
 
-__all__ = ["Archive", "create_archive", "open_archive"]
+__all__ = ["Archive", "SceneArchive", "create_archive", "open_archive"]
 
 SETTINGS_FILE = "archive.json"
+
+
+class SceneArchive(Protocol):
+    """Where the pixels of sites are kept, whatever the form: what a walk needs of it."""
+
+    @property
+    def place(self) -> str:
+        """An absolute path, or a URL: what `open_archive` opens it by."""
+        ...
+
+    @property
+    def canvas(self) -> str:
+        """`native`, or the square that each site was resampled to."""
+        ...
+
+    def check_lattice(self, half_px: int) -> None:
+        """Refuse a lattice step that this archive cannot serve. Raises: ArchiveMismatch."""
+        ...
+
+    def adopt(self, site: Site) -> Site:
+        """The site as it is kept here: its scene_id and window. Raises: SceneMissing."""
+        ...
+
+    def reader(self, scene_id: str, half_px: int | None = None) -> TileReader:
+        """Tiles of one scene. Raises: SceneMissing, TileUnreadable, ArchiveMismatch."""
+        ...
+
+    def digest(self, scene_id: str) -> str | None:
+        """What names the content of a scene; None if there is none."""
+        ...
 
 
 class Archive:
@@ -29,6 +62,26 @@ class Archive:
 
     def __repr__(self) -> str:
         return f"Archive({str(self.path)!r}, half_px={self.settings.half_px})"
+
+    @property
+    def place(self) -> str:
+        """The folder, absolute."""
+        return str(self.path)
+
+    @property
+    def canvas(self) -> str:
+        """How sites lie in their scenes."""
+        return self.settings.canvas
+
+    def check_lattice(self, half_px: int) -> None:
+        """Refuse a lattice step that is no multiple of the stored one. Raises: ArchiveMismatch."""
+        if half_px % self.settings.half_px:
+            wants = f"half_px {half_px} or a divisor of it"
+            raise ArchiveMismatch(self.place, f"half_px {self.settings.half_px}", wants)
+
+    def adopt(self, site: Site) -> Site:
+        """The site as it is kept here."""
+        return site
 
     @property
     def scenes(self) -> Path:

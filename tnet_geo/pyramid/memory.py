@@ -10,9 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tnet_geo.grid import Tile, last_level
-from tnet_geo.pyramid.reader import SceneReader
 from tnet_geo.pyramid.reduce import halve
-from tnet_geo.pyramid.tiles import RasterSpec, ReadMeter, TileBatch, cleaned
+from tnet_geo.pyramid.tiles import RasterSpec, ReadMeter, TileBatch, TileReader, cleaned
 
 __all__ = ["MemoryReader"]
 
@@ -72,9 +71,9 @@ class MemoryReader:
         return cls(spec, levels)
 
     @classmethod
-    def load(cls, reader: SceneReader) -> MemoryReader:
-        """All levels of a stored scene, decoded once and kept. Raises: TileUnreadable."""
-        return cls(reader.spec, [reader.read_level(level) for level in range(reader.spec.levels)])
+    def load(cls, reader: TileReader) -> MemoryReader:
+        """All levels of a reader's scene, decoded once and kept. Raises: TileUnreadable."""
+        return cls(reader.spec, [_whole(reader, level) for level in range(reader.spec.levels)])
 
     def level(self, level: int) -> Level:
         """All pixels of a level [bands, y, x], clean, and their validity [y, x], None if all are valid."""
@@ -109,3 +108,16 @@ def _clean(level: Level, nodata: float | None) -> Level:
         return level
     shown = np.full(pixels.shape[1:], 255, np.uint8) if validity is None else validity
     return cleaned(pixels.copy(), shown, nodata), validity
+
+
+def _whole(reader: TileReader, level: int) -> Level:
+    """One level put together from tiles that do not overlap."""
+    spec, side = reader.spec, reader.spec.base_px
+    rows, cols = spec.shapes[level]
+    down, across = -(-rows // side), -(-cols // side)
+    batch = reader.read([Tile(level, 2 * row, 2 * col) for row in range(down) for col in range(across)])
+    pixels = batch.pixels.reshape(down, across, spec.bands, side, side).transpose(2, 0, 3, 1, 4)
+    validity = batch.validity.reshape(down, across, side, side).transpose(0, 2, 1, 3)
+    whole = down * side, across * side
+    shown = np.ascontiguousarray(pixels.reshape(spec.bands, *whole)[:, :rows, :cols])
+    return shown, None if spec.all_valid else np.ascontiguousarray(validity.reshape(whole)[:rows, :cols])
