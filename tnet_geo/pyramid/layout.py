@@ -15,7 +15,7 @@ from tnet_geo.grid import last_level, level_shape
 from tnet_geo.pyramid.settings import VERSION
 from tnet_geo.pyramid.tiles import RasterSpec
 
-__all__ = ["SEAL", "SceneLayout", "read_layout"]
+__all__ = ["SEAL", "SceneLayout", "array_metadata", "read_layout"]
 
 SEAL = "zarr.json"
 """A scene's root metadata, written last: without it the scene does not exist."""
@@ -91,43 +91,54 @@ class SceneLayout:
     def array_metadata(self, level: int, name: str) -> Json:
         """zarr v3 metadata of `data` [c, y, x] or `valid` [y, x] at `level`, attributes left empty."""
         lead = [self.bands] if name == "data" else []
-        dtype = np.dtype(self.dtype) if name == "data" else np.dtype(np.uint8)
-        return {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": [*lead, *self.shapes[level]],
-            "data_type": dtype.name,
-            "chunk_grid": _regular([*lead, *self.shard_shape(level)]),
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": 0.0 if dtype.kind == "f" else 0,
-            "dimension_names": [*(["c"] if lead else []), "y", "x"],
-            "attributes": {},
-            "codecs": [self._sharding([*lead, self.half_px, self.half_px], dtype)],
-        }
-
-    def _sharding(self, chunk: list[int], dtype: np.dtype[Any]) -> Json:
-        """Chunks in shards, each chunk with a checksum of its own: the index alone has one by default."""
-        order = {"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {}
-        packing = {
-            "fast": {"name": "zstd", "configuration": {"level": 1, "checksum": False}},
-            "interop": {"name": "gzip", "configuration": {"level": 1}},
-        }[self.codec]
-        return {
-            "name": "sharding_indexed",
-            "configuration": {
-                "chunk_shape": chunk,
-                "codecs": [{"name": "bytes"} | order, packing, {"name": "crc32c"}],
-                "index_codecs": [
-                    {"name": "bytes", "configuration": {"endian": "little"}},
-                    {"name": "crc32c"},
-                ],
-                "index_location": "end",
-            },
-        }
+        return array_metadata(
+            [*lead, *self.shapes[level]],
+            [*lead, *self.shard_shape(level)],
+            [*lead, self.half_px, self.half_px],
+            dtype=self.dtype if name == "data" else "uint8",
+            names=[*(["c"] if lead else []), "y", "x"],
+            codec=self.codec,
+        )
 
 
-def _regular(shape: list[int]) -> Json:
-    return {"name": "regular", "configuration": {"chunk_shape": shape}}
+def array_metadata(
+    shape: list[int], shard: list[int], chunk: list[int], *, dtype: str, names: list[str], codec: str
+) -> Json:
+    """zarr v3 metadata of an array of chunks in shards, attributes left empty; `names` are dimensions."""
+    kind = np.dtype(dtype)
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": shape,
+        "data_type": kind.name,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0.0 if kind.kind == "f" else 0,
+        "dimension_names": names,
+        "attributes": {},
+        "codecs": [_sharding(chunk, kind, codec)],
+    }
+
+
+def _sharding(chunk: list[int], dtype: np.dtype[Any], codec: str) -> Json:
+    """Chunks in shards, each chunk with a checksum of its own: the index alone has one by default."""
+    order = {"configuration": {"endian": "little"}} if dtype.itemsize > 1 else {}
+    packing = {
+        "fast": {"name": "zstd", "configuration": {"level": 1, "checksum": False}},
+        "interop": {"name": "gzip", "configuration": {"level": 1}},
+    }[codec]
+    return {
+        "name": "sharding_indexed",
+        "configuration": {
+            "chunk_shape": chunk,
+            "codecs": [{"name": "bytes"} | order, packing, {"name": "crc32c"}],
+            "index_codecs": [
+                {"name": "bytes", "configuration": {"endian": "little"}},
+                {"name": "crc32c"},
+            ],
+            "index_location": "end",
+        },
+    }
 
 
 def read_layout(scene: Path) -> SceneLayout:

@@ -12,7 +12,7 @@ __all__ = ["FORMAT", "VERSION", "ArchiveSettings"]
 FORMAT = "tnet-geo archive"
 VERSION = 1
 """Of the archive's layout; another number means that this code must not read it."""
-CANVAS_SIDES = range(16, 8193)
+CANVAS_SIDES = range(16, 4097)
 """Sides of a canvas in pixels: what one site of a pack may sensibly be."""
 
 
