@@ -8,6 +8,7 @@
     |   +-- SceneMissing          the archive has no sealed pyramid of a scene
     |   +-- SiteMismatch          a site's pixels are not what the bundle was trained on
     +-- Refused                 exit 4: nothing was written
+    |   +-- PlaceUnusable         a folder or bucket cannot be reached, or lets nobody in
     |   +-- InvalidManifest       a table of sites breaks the schema
     |   +-- NoImages              a folder holds nothing to classify
     |   +-- InvalidRunFile        a run file has an unknown key or an impossible value
@@ -37,6 +38,7 @@ __all__ = [
     "NoFinerLevel",
     "NoImages",
     "OutputExists",
+    "PlaceUnusable",
     "QueryRefused",
     "Refused",
     "SceneMissing",
@@ -121,6 +123,17 @@ class Refused(TnetGeoError):
     """Input, archive, bundle or machine does not fit; nothing was written."""
 
     exit_code = 4
+
+
+class PlaceUnusable(Refused):
+    """A folder or bucket cannot be reached, does not exist, or lets nobody in."""
+
+    def __init__(self, place: str, what: str, remedy: str) -> None:
+        super().__init__(place, what, remedy)
+        self.place, self.what, self.remedy = place, what, remedy
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.what}: {self.remedy}."
 
 
 class InvalidManifest(Refused):
