@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -33,10 +34,16 @@ COLUMNS = {
     "height": pa.int64(),
     "width": pa.int64(),
     "date": pa.string(),
+    "gsd": pa.float64(),
+    "country": pa.string(),
+    "footprint": pa.string(),
+    "cloud_cover": pa.float64(),
 }
 REQUIRED = ("site_id", "scene")
 WINDOW = ("row_off", "col_off", "height", "width")
-SPLITS = ("train", "val", "test")
+ABOUT = ("gsd", "country", "footprint", "cloud_cover")
+"""What a site need not say of itself: these columns are written where one site says it."""
+SPLITS = ("train", "val", "test", "seq")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +60,14 @@ class Site:
     label: str | None = None
     split: str | None = None
     date: str | None = None
+    gsd: float | None = None
+    """Ground sampling distance: metres a pixel of the scene."""
+    country: str | None = None
+    """ISO 3166-1 alpha-3 as found; some of fMoW's do not exist."""
+    footprint: str | None = None
+    """Of the site, not of its scene: WKT POLYGON or MULTIPOLYGON in OGC:CRS84, x is longitude."""
+    cloud_cover: float | None = None
+    """Percent, 0 to 100."""
 
 
 class Manifest:
@@ -79,21 +94,41 @@ class Manifest:
         """Labels of the training split, sorted; of all sites where nothing labelled is for training.
 
         Raises:
-            InvalidManifest: validation or test holds a label that training lacks, or nothing is labelled.
+            InvalidManifest: another split holds a label that training lacks, or nothing is labelled.
         """
-        labels: dict[str | None, set[str]] = {}
-        for site in self.sites:
-            if site.label is not None:
-                labels.setdefault(site.split, set()).add(site.label)
-        known = labels.get("train") or set().union(*labels.values())
+        labels = self.labels()
+        known = set(labels.get("train", ())) or set().union(*labels.values())
         if not known:
             raise InvalidManifest(self.path, "has no labelled site", "give column `label` values")
-        for split in ("val", "test"):
-            strange = sorted(labels.get(split, set()) - known)
-            if strange:
-                what = f"has the label {strange[0]!r} in split {split} that no training site has"
-                raise InvalidManifest(self.path, what, "label training sites with it, or drop those sites")
+        # Leaving such sites out by ourselves would make every figure better than it is.
+        for split, strange in self.untrained().items():
+            label, sites = next(iter(strange.items()))
+            others = f" (and {len(strange) - 1} more such labels)" if len(strange) > 1 else ""
+            what = f"has the label {label!r} in split {split} that no training site has{others}"
+            remedy = (
+                f"give some of them to train, or leave the {sites} in {split} out by giving them no split"
+            )
+            raise InvalidManifest(self.path, what, remedy)
         return tuple(sorted(known))
+
+    def labels(self) -> dict[str | None, dict[str, int]]:
+        """Number of sites by split and label; sites without label do not count."""
+        counts = Counter((site.split, site.label) for site in self.sites if site.label is not None)
+        labels: dict[str | None, dict[str, int]] = {}
+        for (split, label), count in sorted(counts.items(), key=str):
+            labels.setdefault(split, {})[label] = count
+        return labels
+
+    def untrained(self) -> dict[str, dict[str, int]]:
+        """Labels that training lacks, with their sites, by split; nothing where there is no training."""
+        labels = self.labels()
+        trained = labels.get("train")
+        strange = {
+            split: {label: count for label, count in labels.get(split, {}).items() if label not in trained}
+            for split in SPLITS
+            if trained
+        }
+        return {split: found for split, found in strange.items() if found}
 
 
 def scene_id_of(scene: str) -> str:
@@ -130,7 +165,8 @@ def read_manifest(path: str | Path) -> Manifest:
 
     Raises:
         InvalidManifest: missing or unreadable file, missing or unknown column, duplicate or empty id,
-            impossible split, window or date, one scene_id for two scenes, no rows.
+            impossible split, window, date, gsd, footprint or cloud cover, one scene_id for two scenes,
+            no rows.
     """
     name = str(path)
     table = _typed(name, _read_table(Path(path)))
@@ -200,7 +236,29 @@ def _check_columns(name: str, table: pa.Table) -> None:
         if not _is_date(date):
             remedy = "write ISO 8601, such as 2024-05-31 or 2024-05-31T10:40:00Z"
             raise InvalidManifest(name, f"has the date {date!r}", remedy)
+    _check_about(name, table)
     _check_windows(name, table)
+
+
+def _check_about(name: str, table: pa.Table) -> None:
+    gsd, cloud, footprint = (table[column] for column in ("gsd", "cloud_cover", "footprint"))
+    # Comparisons with NaN are false, so that what must hold is asked for, not what must not.
+    right = {
+        "gsd": (pc.and_(pc.greater(gsd, 0), pc.is_finite(gsd)), "metres a pixel, above 0"),
+        "cloud_cover": (
+            pc.and_(pc.greater_equal(cloud, 0), pc.less_equal(cloud, 100)),
+            "percent, 0 to 100",
+        ),
+        "footprint": (
+            pc.match_substring_regex(footprint, r"^(MULTI)?POLYGON *\("),
+            "WKT POLYGON or MULTIPOLYGON",
+        ),
+    }
+    for column, (holds, remedy) in right.items():
+        row = pc.index(holds, False).as_py()
+        if row >= 0:
+            site, value = table["site_id"][row].as_py(), table[column][row].as_py()
+            raise InvalidManifest(name, f"has the {column} {value!r} at site {site!r}", f"write {remedy}")
 
 
 def _distinct(table: pa.Table, column: str) -> list[str]:
@@ -238,7 +296,7 @@ def _sites(name: str, table: pa.Table, folder: Path) -> list[Site]:
     places: dict[str, tuple[str, str]] = {}
     owners: dict[str, str] = {}
     sites: list[Site] = []
-    for site_id, scene, scene_id, label, split, row, col, height, width, date in zip(
+    for site_id, scene, scene_id, label, split, row, col, height, width, *about in zip(
         *columns.values(), strict=True
     ):
         if scene not in places:
@@ -249,7 +307,7 @@ def _sites(name: str, table: pa.Table, folder: Path) -> list[Site]:
             what = f"has the scene_id {named!r} for two scenes"
             raise InvalidManifest(name, what, "make scene ids unique")
         window = None if row is None else Window(row, col, height, width)
-        sites.append(Site(site_id, place, named, window, label, split, date))
+        sites.append(Site(site_id, place, named, window, label, split, *about))
     return sites
 
 
@@ -271,6 +329,7 @@ def write_manifest(sites: Iterable[Site], path: str | Path) -> Manifest:
     table = _typed(name, _table(list(sites), folder))
     _check_columns(name, table)
     manifest = Manifest(_sites(name, table, folder), name)
+    table = table.drop_columns([column for column in ABOUT if table[column].null_count == len(table)])
     folder.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{uuid4().hex}{target.suffix}")
     try:
@@ -286,8 +345,7 @@ def write_manifest(sites: Iterable[Site], path: str | Path) -> Manifest:
 
 def _table(sites: Sequence[Site], folder: Path) -> pa.Table:
     values: dict[str, list[Any]] = {
-        column: [getattr(site, column) for site in sites]
-        for column in ("site_id", "scene", "scene_id", "label", "split", "date")
+        column: [getattr(site, column) for site in sites] for column in COLUMNS if column not in WINDOW
     }
     values["scene"] = [scene_text(scene, folder) for scene in values["scene"]]
     for column, name in zip(WINDOW, ("row", "col", "height", "width"), strict=True):
