@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import rasterio
@@ -27,7 +27,7 @@ from tnet_geo.grid import Window
 
 __all__ = ["RasterInfo", "RasterSource", "open_raster", "source_digest"]
 
-DTYPES = ("uint8", "uint16", "int16", "float32", "float64")
+DTYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "float64")
 MOST_BANDS = 1024
 """A few hundred bytes of header can declare more bands than memory holds."""
 _SETTINGS = {
@@ -62,6 +62,17 @@ class RasterInfo:
     tiled: bool
     """Whether the file has inner tiles, so that a window costs about what it covers."""
     nodata: float | None
+    """Value that no band's pixel counts with; it may be NaN. None for palettes: validity says it all."""
+    scale: tuple[float, ...] | None = None
+    """Per band of pixels: physical value = scale x pixel + offset. None: 1 for all."""
+    offset: tuple[float, ...] | None = None
+    """Per band of pixels; None: 0 for all."""
+    georeference: Literal["transform", "gcps", "rpcs"] | None = None
+    """What `transform` was taken from; one of GCPs and RPCs is the best affine fit."""
+    georeference_error_px: float | None = None
+    """The largest distance of a GCP or RPC point from where `transform` puts it; None: it is exact."""
+    decoded_block_bytes: int = 0
+    """What GDAL must hold decoded to give any one pixel."""
 
 
 class RasterSource:
@@ -158,7 +169,8 @@ def _source_of(dataset: Any, source: str) -> RasterSource:
         all_valid=np.dtype(dtype).kind != "f" and all(masks[n - 1] == [MaskFlags.all_valid] for n in bands),
         block_shape=(rows, cols),
         tiled=cols < dataset.width,
-        nodata=dataset.nodata,
+        nodata=dataset.nodata if palette is None else None,
+        decoded_block_bytes=rows * cols * dataset.count * np.dtype(dtype).itemsize,
     )
     return RasterSource(dataset, info, bands if palette is None else [1], palette)
 
