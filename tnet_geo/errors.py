@@ -7,6 +7,7 @@
     |   +-- TileUnreadable        a stored tile is missing or damaged
     |   +-- SceneMissing          the archive has no sealed pyramid of a scene
     |   +-- SiteMismatch          a site's pixels are not what the bundle was trained on
+    |   +-- WriteConflict         two builds were at one scene of a bucket with different bytes
     +-- Refused                 exit 4: nothing was written
     |   +-- PlaceUnusable         a folder or bucket cannot be reached, or lets nobody in
     |   +-- InvalidManifest       a table of sites breaks the schema
@@ -48,6 +49,7 @@ __all__ = [
     "TileUnreadable",
     "TnetGeoError",
     "UsageError",
+    "WriteConflict",
 ]
 
 
@@ -117,6 +119,20 @@ class SiteMismatch(SetAside):
 
     def __str__(self) -> str:
         return f"Site {self.site_id} has {self.has}, but {self.wants}."
+
+
+class WriteConflict(SetAside):
+    """Another build changed a scene of an object store while this one wrote it; it is not sealed."""
+
+    def __init__(self, scene_id: str, place: str, cause: str) -> None:
+        super().__init__(scene_id, place, cause)
+        self.scene_id, self.place, self.cause = scene_id, place, cause
+
+    def __str__(self) -> str:
+        return (
+            f"Scene {self.scene_id} below {self.place} was changed by another build while this one wrote "
+            f"it ({self.cause}): let one build run at a time, and run `tnet-geo pyramid build` again."
+        )
 
 
 class Refused(TnetGeoError):

@@ -70,13 +70,13 @@ class ObjectStore(Store):
             except FileNotFoundError:
                 return None
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
-        """By listing, a thousand keys a request."""
+    def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """By listing, a thousand objects a request."""
         folder = self._path(prefix) if prefix else self.prefix
-        for path in self._listed(folder):
+        for path, size in self._listed(folder):
             key = path[len(self.prefix) + 1 :] if self.prefix else path
             if not any(name.startswith(".") for name in key.split("/")):
-                yield key
+                yield key, size
 
     def names(self, prefix: str = "") -> list[str]:
         """By listing up to the next slash."""
@@ -92,7 +92,7 @@ class ObjectStore(Store):
         with self._told():
             obstore.delete(self._client(), [path])
         waiting: list[str] = []
-        for found in self._listed(path):
+        for found, _ in self._listed(path):
             waiting.append(found)
             if len(waiting) == LISTED_AT_ONCE:
                 self._delete(waiting)
@@ -118,12 +118,12 @@ class ObjectStore(Store):
         """The full key of an object in the bucket."""
         return f"{self.prefix}/{checked_key(key)}" if self.prefix else checked_key(key)
 
-    def _listed(self, folder: str) -> Iterator[str]:
-        """Full keys below a folder, in the order in which S3 lists them: that of their bytes."""
+    def _listed(self, folder: str) -> Iterator[tuple[str, int]]:
+        """Full keys and sizes below a folder, in the order in which S3 lists them: that of their bytes."""
         with self._told():
             for chunk in obstore.list(self._client(), folder or None, chunk_size=LISTED_AT_ONCE):
                 for entry in chunk:
-                    yield entry["path"]
+                    yield entry["path"], entry["size"]
 
     def _delete(self, paths: list[str]) -> None:
         with self._told():

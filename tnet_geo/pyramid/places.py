@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LocalStore", "Store", "checked_key", "flush"]
+__all__ = ["LocalStore", "Store", "checked_key", "draft_mark", "flush", "owner_lives"]
 
 
 class Store(ABC):
@@ -72,9 +74,13 @@ class Store(ABC):
     def size(self, key: str) -> int | None:
         """Bytes of an object; None if there is none."""
 
-    @abstractmethod
     def keys(self, prefix: str = "") -> Iterator[str]:
         """Keys, relative to the store, of all objects below the folder `prefix`, sorted."""
+        return (key for key, _ in self.sizes(prefix))
+
+    @abstractmethod
+    def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """The same keys with the bytes of their objects, from the listing itself."""
 
     @abstractmethod
     def names(self, prefix: str = "") -> list[str]:
@@ -137,7 +143,7 @@ class LocalStore(Store):
             return None if path.is_dir() else path.stat().st_size
         return None
 
-    def keys(self, prefix: str = "") -> Iterator[str]:
+    def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
         """By walking the folder."""
         folder = self.path / checked_key(prefix) if prefix else self.path
         return _walk(folder, f"{prefix}/" if prefix else "")
@@ -172,7 +178,7 @@ def _absent_is_none() -> suppress:
 def _drafted(path: Path, content: bytes) -> Iterator[Path]:
     """A flushed draft beside `path`; what the body does with it is flushed too, and the draft removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{secrets.token_hex(8)}.partial")
+    draft = path.with_name(f".{draft_mark()}.partial")
     try:
         with draft.open("xb") as file:
             file.write(content)
@@ -184,6 +190,33 @@ def _drafted(path: Path, content: bytes) -> Iterator[Path]:
     flush(path.parent)
 
 
+def draft_mark() -> str:
+    """A name, new each time, that says which process of which machine is at a draft.
+
+    So what a killed process left can be told from what a living one is at: see `owner_lives`.
+    """
+    return f"{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def owner_lives(mark: str) -> bool:
+    """Whether the process of a mark may still be at its draft; of other machines nobody knows."""
+    parts = re.fullmatch(r"(\w+)-(\d+)-\w+", mark)
+    if parts is None or parts[1] != _host():
+        return True
+    try:
+        os.kill(int(parts[2]), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def _host() -> str:
+    """This machine's name, without the characters that separate the parts of a mark."""
+    return re.sub(r"[^A-Za-z0-9]", "_", socket.gethostname())
+
+
 def flush(path: Path) -> None:
     """Force one file, or the names in one folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -193,12 +226,14 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[str]:
-    """Keys of the files below `folder`, as strings in order: `a-b` comes before `a/b`."""
-    with _absent_is_none(), os.scandir(folder) as found:
-        entries = [(entry.name + "/" if entry.is_dir() else entry.name) for entry in found]
-        for name in sorted(name for name in entries if not name.startswith(".")):
-            if name.endswith("/"):
-                yield from _walk(folder / name, prefix + name)
-            else:
-                yield prefix + name
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, int]]:
+    """Files below `folder`, their keys in order as strings: `a-b` comes before `a/b`."""
+    found: dict[str, os.DirEntry[str]] = {}
+    with _absent_is_none(), os.scandir(folder) as entries:
+        found = {entry.name + "/" * entry.is_dir(): entry for entry in entries if entry.name[0] != "."}
+    for name, entry in sorted(found.items()):
+        if name.endswith("/"):
+            yield from _walk(folder / name, prefix + name)
+        else:
+            with _absent_is_none():  # removed meanwhile
+                yield prefix + name, entry.stat().st_size
