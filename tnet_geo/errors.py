@@ -11,6 +11,7 @@
     +-- Refused                 exit 4: nothing was written
     |   +-- PlaceUnusable         a folder or bucket cannot be reached, or lets nobody in
     |   +-- InvalidManifest       a table of sites breaks the schema
+    |   +-- InvalidDataSet        a folder or catalogue is not the data set that it should be
     |   +-- NoImages              a folder holds nothing to classify
     |   +-- InvalidRunFile        a run file has an unknown key or an impossible value
     |   +-- InvalidArchive        a folder is no archive, or one of another version
@@ -33,6 +34,7 @@ __all__ = [
     "Incomplete",
     "InvalidArchive",
     "InvalidBundle",
+    "InvalidDataSet",
     "InvalidManifest",
     "InvalidResults",
     "InvalidRunFile",
@@ -161,6 +163,17 @@ class InvalidManifest(Refused):
 
     def __str__(self) -> str:
         return f"Manifest {self.manifest} {self.what}: {self.remedy}."
+
+
+class InvalidDataSet(Refused):
+    """A folder or catalogue is not the data set that it should be, or lacks what is asked for."""
+
+    def __init__(self, place: str, what: str, remedy: str) -> None:
+        super().__init__(place, what, remedy)
+        self.place, self.what, self.remedy = place, what, remedy
+
+    def __str__(self) -> str:
+        return f"{self.place} {self.what}: {self.remedy}."
 
 
 class NoImages(Refused):
