@@ -193,7 +193,8 @@ def _sums(plane: NDArray[Any], factors: tuple[int, int]) -> NDArray[Any]:
     plane = np.pad(plane, ((0, -rows % down), (0, -cols % across)))
     size = (plane.shape[1] // across, plane.shape[0] // down)
     means: NDArray[Any] = np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA))
-    return means * plane.dtype.type(down * across)
+    sums: NDArray[Any] = means * plane.dtype.type(down * across)
+    return sums
 
 
 def _joined(strips: list[_Cells]) -> _Cells:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tnet_geo.pyramid.pack_layout import PACKS, Pack, read_pack, scene_key
-from tnet_geo.pyramid.store import Store
+from tnet_geo.pyramid.places import Store
 
 __all__ = ["CATALOGUE", "PackTable", "opened_pack", "pack_table"]
 

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 
 from tnet_geo.grid import last_level, level_shape
 from tnet_geo.pyramid.layout import SEAL, array_metadata
+from tnet_geo.pyramid.places import Store
 from tnet_geo.pyramid.settings import VERSION
-from tnet_geo.pyramid.store import Store
 from tnet_geo.pyramid.tiles import RasterSpec
 
 __all__ = [
@@ -43,10 +43,12 @@ MOST_SITES = 1024
 """Of one pack: a task of seconds, and few enough files for a million sites."""
 SHARD_BYTES = 100 << 20
 """Decoded bytes of a shard of whole sites, about."""
-SHARD_CHUNKS = 1 << 16
+SHARD_CHUNKS = 1 << 17
 """At most so many chunks in a shard: its index, which a first read needs whole, has 16 bytes for each."""
 
 Json = dict[str, Any]
+
+_DERIVED = frozenset({"version", "pack_id", "levels"})
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -84,7 +86,8 @@ def scene_key(scene_id: str) -> int:
 class PackLayout:
     """Everything that a pack's arrays follow from; the attribute `tnet_geo` of its seal."""
 
-    pack_id: str
+    digest: str
+    """sha256, in hex, of the digests of its sites in the order of their slots."""
     sites: int
     bands: int
     dtype: str
@@ -97,9 +100,9 @@ class PackLayout:
     """Of the bytes of the index, in hex."""
 
     @property
-    def digest(self) -> str:
-        """What names the content."""
-        return self.pack_id
+    def pack_id(self) -> str:
+        """The name of its folder."""
+        return self.digest[:16]
 
     @cached_property
     def shapes(self) -> tuple[tuple[int, int], ...]:
@@ -136,12 +139,12 @@ class PackLayout:
 
     def attributes(self) -> Json:
         """As JSON."""
-        return {"version": VERSION, **asdict(self), "levels": len(self.shapes)}
+        return {"version": VERSION, **asdict(self), "pack_id": self.pack_id, "levels": len(self.shapes)}
 
     @classmethod
     def from_attributes(cls, attributes: Json) -> PackLayout:
         """The inverse of `attributes`. Raises: KeyError, TypeError, ValueError."""
-        facts = {key: value for key, value in attributes.items() if key not in ("version", "levels")}
+        facts = {key: value for key, value in attributes.items() if key not in _DERIVED}
         if attributes["version"] != VERSION:
             raise ValueError(f"format version {attributes['version']}, this software reads {VERSION}")
         facts["shape"] = tuple(facts["shape"])
