@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tnet_geo.grid import last_level, level_shape
+from tnet_geo.pyramid.places import LocalStore, Store
 from tnet_geo.pyramid.settings import VERSION
 from tnet_geo.pyramid.tiles import RasterSpec
 
@@ -81,6 +82,14 @@ class SceneLayout:
         facts["nodata"] = None if facts["nodata"] is None else float(facts["nodata"])
         return cls(**facts)
 
+    @classmethod
+    def from_seal(cls, seal: bytes) -> SceneLayout:
+        """What the content of a seal says. Raises: ValueError where it is damaged or of another version."""
+        try:
+            return cls.from_attributes(json.loads(seal)["attributes"]["tnet_geo"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"the seal {SEAL} lacks {error}") from error
+
     def shard_shape(self, level: int) -> tuple[int, int]:
         """Sides of a shard: a full one, or what whole chunks a smaller level needs."""
         rows, cols = (
@@ -141,15 +150,15 @@ def _sharding(chunk: list[int], dtype: np.dtype[Any], codec: str) -> Json:
     }
 
 
-def read_layout(scene: Path) -> SceneLayout:
-    """The layout of the sealed scene in folder `scene`.
+def read_layout(scene: Store | Path) -> SceneLayout:
+    """The layout of the sealed scene in `scene`.
 
     Raises:
         FileNotFoundError: there is no seal.
         ValueError: the seal is damaged, or of another version.
     """
-    text = (scene / SEAL).read_bytes()
-    try:
-        return SceneLayout.from_attributes(json.loads(text)["attributes"]["tnet_geo"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"the seal {SEAL} lacks {error}") from error
+    store = LocalStore(str(scene)) if isinstance(scene, Path) else scene
+    seal = store.read(SEAL)
+    if seal is None:
+        raise FileNotFoundError(f"{store.url} has no {SEAL}")
+    return SceneLayout.from_seal(seal)
