@@ -70,12 +70,13 @@ class RasterSpec:
         Both are slices of rows and columns, of equal sizes. None for ground beyond the scene and
         for levels that the scene does not have.
         """
-        if not 0 <= tile.level < self.levels:
+        if not 0 <= tile.level < len(self.shapes):
             return None
         rows, cols = self.shapes[tile.level]
-        top, left = tile.row * self.half_px, tile.col * self.half_px
-        first_row, last_row = max(0, top), min(top + self.base_px, rows)
-        first_col, last_col = max(0, left), min(left + self.base_px, cols)
+        half = self.half_px
+        top, left = tile.row * half, tile.col * half
+        first_row, last_row = max(0, top), min(top + 2 * half, rows)
+        first_col, last_col = max(0, left), min(left + 2 * half, cols)
         if first_row >= last_row or first_col >= last_col:
             return None
         here = slice(first_row - top, last_row - top), slice(first_col - left, last_col - left)
@@ -94,9 +95,14 @@ class RasterSpec:
 
     def tile_bytes(self, tile: Tile) -> int:
         """Bytes of the stored chunks that `tile` is made of, decoded, validity included."""
+        return self.tile_chunks(tile) * self.chunk_bytes
+
+    @property
+    def chunk_bytes(self) -> int:
+        """Bytes of a stored chunk, decoded, with its validity where that is stored."""
         high, wide = self.chunk_sides
         per_pixel = self.bands * np.dtype(self.dtype).itemsize + (0 if self.all_valid else 1)
-        return self.tile_chunks(tile) * high * wide * per_pixel
+        return int(high * wide * per_pixel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +153,7 @@ class ReadMeter:
         """Count one call's tiles, each distinct one once, with the chunks that they are made of."""
         distinct = set(tiles)
         chunks = sum(map(spec.tile_chunks, distinct))
-        decoded = sum(map(spec.tile_bytes, distinct))
+        decoded = chunks * spec.chunk_bytes
         with self._lock:
             seen = self._count
             self._count = replace(
