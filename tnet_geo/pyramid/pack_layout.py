@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tnet_geo.grid import last_level, level_shape
@@ -195,10 +194,10 @@ class Pack:
     def __init__(self, layout: PackLayout, index: pa.Table) -> None:
         self.layout, self.index = layout, index
 
-    def slot_of(self, scene_id: str) -> int | None:
-        """Where a scene lies; None if it is not in this pack."""
-        slot = pc.index(self.index["scene_id"], scene_id).as_py()
-        return None if slot < 0 else int(slot)
+    def scene_id(self, slot: int) -> str | None:
+        """The scene in a slot; None beyond the last one."""
+        found: str | None = self.index["scene_id"][slot].as_py() if slot < len(self.index) else None
+        return found
 
     def spec(self, slot: int, half_px: int | None = None) -> RasterSpec:
         """What a reader of one site answers on a lattice of `half_px`, a multiple of the stored one."""

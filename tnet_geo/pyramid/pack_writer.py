@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -15,7 +14,8 @@ from numpy.typing import NDArray
 
 from tnet_geo.errors import SourceUnreadable
 from tnet_geo.grid import Window
-from tnet_geo.imagery.raster import RasterInfo, RasterSource, open_raster, source_digest
+from tnet_geo.imagery.fingerprint import DigestOf, FileState, source_digest, source_files, source_state
+from tnet_geo.imagery.raster import RasterInfo, RasterSource, open_raster
 from tnet_geo.pyramid.canvas import canvas_cut, fit, fitted_transform
 from tnet_geo.pyramid.layout import SEAL
 from tnet_geo.pyramid.pack_arrays import PackArrays
@@ -56,7 +56,9 @@ class PackOutcome:
     """Written by this call."""
 
 
-def write_pack(plan: PackPlan, store: Store, settings: ArchiveSettings) -> PackOutcome:
+def write_pack(
+    plan: PackPlan, store: Store, settings: ArchiveSettings, digest_of: DigestOf = "content"
+) -> PackOutcome:
     """Write and seal one pack of the archive in `store`.
 
     Members that cannot be read are set aside with their reasons, and the pack holds the others; those
@@ -67,16 +69,16 @@ def write_pack(plan: PackPlan, store: Store, settings: ArchiveSettings) -> PackO
         WriteConflict: another build seals other bytes under the same name.
         PlaceUnusable: the archive's place does not answer.
     """
-    hashed, reasons = _hashed(plan.members, settings)
+    hashed, reasons = _hashed(plan.members, settings, digest_of)
     table = pack_table(store)
     records: list[PackRecord] = []
     sites: list[_Site] = []
-    for member, digest, stamp in hashed:
+    for member, digest, source in hashed:
         older = table.find(member.scene_id)
         if older is not None and table.digest(member.scene_id) == digest:
             records.append(PackRecord(member.scene_id, digest, *older, skipped=True))
         else:
-            sites.append(_Site(member, digest, stamp, None if older is None else older[0]))
+            sites.append(_Site(member, digest, source, None if older is None else older[0]))
     written = files = 0
     while sites:
         attempt = _Attempt(sites, store, settings)
@@ -95,34 +97,36 @@ def write_pack(plan: PackPlan, store: Store, settings: ArchiveSettings) -> PackO
     return PackOutcome(tuple(records), tuple(sorted(reasons.items())), written, files)
 
 
-Stamp = tuple[int, int] | None
-"""Size and time of change of a source on this machine; None of others."""
-
-
-def _stamp(source: str) -> Stamp:
-    """What changes with a local file; None for what lies elsewhere."""
-    try:
-        found = os.stat(source)  # noqa: PTH116  a source may be no path at all
-    except (OSError, ValueError):
-        return None
-    return found.st_size, found.st_mtime_ns
-
-
 def _hashed(
-    members: Sequence[PackMember], settings: ArchiveSettings
-) -> tuple[list[tuple[PackMember, str, Stamp]], dict[str, str]]:
-    """Members with their digests and stamps, and the reasons of those that cannot be read."""
-    found: list[tuple[PackMember, str, Stamp]] = []
+    members: Sequence[PackMember], settings: ArchiveSettings, digest_of: DigestOf
+) -> tuple[list[tuple[PackMember, str, _Source]], dict[str, str]]:
+    """Members with their digests and sources, and the reasons of those that cannot be read."""
+    found: list[tuple[PackMember, str, _Source]] = []
     reasons: dict[str, str] = {}
-    for source, same in groupby(members, key=lambda member: member.source):
-        stamp = _stamp(source)
+    for place, same in groupby(members, key=lambda member: member.source):
         try:
-            content = source_digest(source)
+            files = tuple(source_files(place))
+            source = _Source(place, files, source_state(place, files=files))
+            content = source_digest(place, digest_of, files=files)
         except SourceUnreadable as error:
             reasons |= {member.scene_id: str(error) for member in same}
             continue
-        found += [(member, pack_digest(content, member.window, settings), stamp) for member in same]
+        found += [(member, pack_digest(content, member.window, settings), source) for member in same]
     return found, reasons
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A raster as it was when it was hashed."""
+
+    place: str
+    files: tuple[str, ...]
+    state: tuple[FileState, ...]
+
+    def check(self) -> None:
+        """Raises: SourceUnreadable if any of its files is not what it was."""
+        if source_state(self.place, files=self.files) != self.state:
+            raise SourceUnreadable(self.place, "it changed while it was read")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,7 @@ class _Site:
 
     member: PackMember
     digest: str
-    stamp: Stamp
+    source: _Source
     replaces: str | None
     """The pack with its pixels of another digest."""
 
@@ -185,10 +189,10 @@ class _Attempt:
         """Put all sites into the arrays; after a first bad one the others are only tried."""
         bad: dict[str, str] = {}
         rows: list[Json] = []
-        for source, same in groupby(self._sites, key=lambda site: site.member.source):
+        for source, same in groupby(self._sites, key=lambda site: site.source):
             sites = list(same)
             try:
-                with open_raster(source) as raster, _reads(raster, len(sites)) as read:
+                with open_raster(source.place) as raster, _reads(raster, len(sites)) as read:
                     for site in sites:
                         try:
                             block, row = _packed(site, raster.info, read, self._settings)
@@ -198,11 +202,9 @@ class _Attempt:
                         if not bad:
                             arrays.add(*block, raster.info.nodata)
                             rows.append(row | {"slot": len(rows)})
+                source.check()
             except SourceUnreadable as error:
                 bad |= {site.member.scene_id: str(error) for site in sites}
-            if _stamp(source) != sites[0].stamp:
-                reason = str(SourceUnreadable(source, "it changed while it was read"))
-                bad |= {site.member.scene_id: reason for site in sites}
         return bad, rows
 
     def _seal(self, draft: Draft, all_valid: bool, rows: Sequence[Json]) -> None:
