@@ -7,13 +7,12 @@ import io
 import os
 import random
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -24,6 +23,7 @@ from tnet_geo.pyramid.layout import SEAL
 from tnet_geo.pyramid.litter import litter
 from tnet_geo.pyramid.places import LocalStore, Store
 from tnet_geo.pyramid.shards import ReadRange, StoredArray, damage
+from tnet_geo.pyramid.spread import spread, usable_cores
 from tnet_geo.pyramid.store import open_store
 from tnet_geo.units import bytes_text, seconds_text
 
@@ -31,15 +31,11 @@ __all__ = ["CheckReport", "Fault", "check_archive"]
 
 REMOTE_THREADS = 16
 """Objects fetched at once: an object store answers many as fast as one."""
-AHEAD = 4
-"""Tasks per thread that wait in line: enough to keep all busy, few enough to need no memory."""
 
 Progress = Callable[[int, int], None]
 What = Literal["seal", "document", "shard", "stray", "catalogue"]
 Shard = tuple[Item, StoredArray, tuple[int, ...]]
 _Audited = tuple["Fault | None", int | None]
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +125,15 @@ def check_archive(
     started = time.monotonic()
     open_archive(archive)
     store = open_store(archive)
-    workers = threads or (len(os.sched_getaffinity(0)) if store.local else REMOTE_THREADS)
+    workers = threads or (usable_cores() if store.local else REMOTE_THREADS)
     state = _State()
     with ThreadPoolExecutor(workers) as pool:
-        line = _Line(pool, AHEAD * workers)
-        for looked in line.through(lambda item: _look(store, item), items_of(store)):
+        for looked in spread(pool, lambda item: _look(store, item), items_of(store), threads=workers):
             state.take(looked)
         chosen = _chosen(state.total, sample)
         expected = state.total if chosen is None else len(chosen)
-        for fault, size in line.through(lambda shard: _audit(store, *shard), state.shards(store, chosen)):
+        shards = state.shards(store, chosen)
+        for fault, size in spread(pool, lambda shard: _audit(store, *shard), shards, threads=workers):
             state.take_shard(fault, size)
             if progress:
                 progress(state.tried, expected)
@@ -155,23 +151,6 @@ def check_archive(
         unsealed=tuple(sorted([*state.unsealed, *found.living])),
         faults=tuple(state.faults),
     )
-
-
-class _Line:
-    """Work in a pool, results in order, and never more than a few tasks waiting."""
-
-    def __init__(self, pool: Executor, ahead: int) -> None:
-        self._pool, self._ahead = pool, ahead
-
-    def through(self, work: Callable[[T], R], things: Iterable[T]) -> Iterator[R]:
-        """The results of `work` on all things."""
-        waiting: deque[Future[R]] = deque()
-        for thing in things:
-            waiting.append(self._pool.submit(work, thing))
-            if len(waiting) > self._ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
 
 
 @dataclass(frozen=True, slots=True)
