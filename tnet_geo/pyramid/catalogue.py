@@ -1,16 +1,20 @@
-"""The archive's table of contents: Parquet parts, one row per sealed scene, only ever added to."""
+"""The archive's table of contents: Parquet parts, a row per scene or packed site, only ever added to."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterable
+import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tnet_geo.pyramid.layout import SceneLayout, read_layout
+from tnet_geo.pyramid.pack_index import CATALOGUE, opened_pack
+from tnet_geo.pyramid.pack_layout import PACKS, Pack, scene_key
+from tnet_geo.pyramid.places import LocalStore, Store
 
 __all__ = ["append_catalogue"]
 
@@ -27,28 +31,71 @@ SCHEMA = pa.schema(
         pa.field("all_valid", pa.bool_(), nullable=False),
         pa.field("crs", pa.string()),
         pa.field("transform", pa.list_(pa.float64())),
+        pa.field("key", pa.uint64(), nullable=False),
+        # Of packed sites alone:
+        pa.field("pack_id", pa.string()),
+        pa.field("slot", pa.int32()),
+        pa.field("replaces", pa.string()),
     ]
 )
 
 
-def append_catalogue(archive: Path, scene_ids: Iterable[str]) -> int:
-    """Add rows of those scenes of the archive in folder `archive` that have none; how many.
+def append_catalogue(archive: Store | Path, scene_ids: Iterable[str]) -> int:
+    """Add rows of those of the scenes, and of all packs of the archive, that have none; how many.
 
-    What a scene's row says is taken from its seal, so that scenes sealed by a run that was killed
-    get theirs from the next one. A row whose digest is not the seal's is of an older pyramid.
+    What a row says is taken from the seal, or from the pack's index, so that scenes sealed by a run that
+    was killed get theirs from the next one. A row whose digest is not the seal's is of an older pyramid;
+    so is one whose pack another row replaces.
+
+    Raises:
+        ValueError, FileNotFoundError: one of the scenes has no sound seal.
     """
-    catalogue = archive / "catalogue"
-    known: set[tuple[str, str]] = set()
-    for part in sorted(catalogue.glob("part-*.parquet")):
-        table = pq.read_table(part, columns=["scene_id", "digest"])
-        known.update(zip(*(table[name].to_pylist() for name in ("scene_id", "digest")), strict=True))
-    layouts = (read_layout(archive / "scenes" / scene_id) for scene_id in sorted(set(scene_ids)))
-    rows = [_row(layout) for layout in layouts if (layout.scene_id, layout.digest) not in known]
-    if rows:
-        names = "\n".join(f"{row['scene_id']} {row['digest']}" for row in rows)
-        part = catalogue / f"part-{hashlib.sha256(names.encode()).hexdigest()[:16]}.parquet"
-        _write(part, pa.Table.from_pylist(rows, SCHEMA))
-    return len(rows)
+    store = LocalStore(str(archive)) if isinstance(archive, Path) else archive
+    wanted = sorted(set(scene_ids))
+    scenes, packs = _known(store, wanted)
+    layouts = (read_layout(store.at("scenes", scene_id)) for scene_id in wanted)
+    rows = [_row(layout) for layout in layouts if (layout.scene_id, layout.digest) not in scenes]
+    tables = [pa.Table.from_pylist(rows, SCHEMA), *map(_rows_of, _sealed(store, packs))]
+    table = pa.concat_tables(tables)
+    if len(table):
+        names = "\n".join(map(" ".join, zip(*(table[name].to_pylist() for name in _NAMED), strict=True)))
+        part = f"{CATALOGUE}/part-{hashlib.sha256(names.encode()).hexdigest()[:16]}.parquet"
+        content = io.BytesIO()
+        pq.write_table(table, content, compression="zstd")
+        store.write(part, content.getvalue())
+    return len(table)
+
+
+_NAMED = ("scene_id", "digest")
+
+
+def _known(store: Store, scene_ids: list[str]) -> tuple[set[tuple[str, str]], set[str]]:
+    """Of what there are rows: scenes by id and digest, as far as they are asked for, and ids of packs."""
+    scenes: set[tuple[str, str]] = set()
+    packs: set[str] = set()
+    asked = pa.array(scene_ids, pa.string())
+    for name in store.names(CATALOGUE):
+        content = store.read(f"{CATALOGUE}/{name}") if name.endswith(".parquet") else None
+        if content is None:
+            continue
+        table = pq.read_table(io.BytesIO(content), columns=[*_NAMED, "pack_id"])
+        packs.update(pc.drop_null(pc.unique(table["pack_id"])).to_pylist())
+        table = table.filter(pc.and_(pc.is_null(table["pack_id"]), pc.is_in(table["scene_id"], asked)))
+        scenes.update(zip(*(table[name].to_pylist() for name in _NAMED), strict=True))
+    return scenes, packs
+
+
+def _sealed(store: Store, known: set[str]) -> Iterator[Pack]:
+    """Sealed packs of which there are no rows yet; what is wrong with a damaged one, `check` says."""
+    for pack_id in store.names(PACKS):
+        if pack_id in known:
+            continue
+        try:
+            pack = opened_pack(store, pack_id)
+        except ValueError:
+            continue
+        if pack is not None:
+            yield pack
 
 
 def _row(layout: SceneLayout) -> dict[str, object]:
@@ -56,23 +103,33 @@ def _row(layout: SceneLayout) -> dict[str, object]:
         "scene_id": layout.scene_id,
         "digest": layout.digest,
         "source": layout.source,
-        "bands": layout.bands,
-        "dtype": layout.dtype,
-        "rows": layout.shape[0],
-        "cols": layout.shape[1],
-        "levels": len(layout.shapes),
-        "all_valid": layout.all_valid,
         "crs": layout.crs,
         "transform": None if layout.transform is None else list(layout.transform),
+        "key": scene_key(layout.scene_id),
+        **_shape(layout.bands, layout.dtype, layout.shapes, layout.all_valid),
     }
 
 
-def _write(part: Path, table: pa.Table) -> None:
-    """Whole or not at all."""
-    part.parent.mkdir(exist_ok=True)
-    draft = part.with_name(f".{part.name}.{os.getpid()}")
-    with draft.open("wb") as file:
-        pq.write_table(table, file, compression="zstd")
-        file.flush()
-        os.fsync(file.fileno())
-    draft.replace(part)
+def _rows_of(pack: Pack) -> pa.Table:
+    """Rows of all sites of a pack."""
+    layout, index = pack.layout, pack.index
+    shared = _shape(layout.bands, layout.dtype, layout.shapes, layout.all_valid)
+    shared["pack_id"] = layout.pack_id
+    columns = [
+        pa.repeat(pa.scalar(shared[field.name], field.type), len(index))
+        if field.name in shared
+        else index[field.name]
+        for field in SCHEMA
+    ]
+    return pa.table(columns, SCHEMA)
+
+
+def _shape(bands: int, dtype: str, shapes: tuple[tuple[int, int], ...], all_valid: bool) -> dict[str, object]:
+    return {
+        "bands": bands,
+        "dtype": dtype,
+        "rows": shapes[0][0],
+        "cols": shapes[0][1],
+        "levels": len(shapes),
+        "all_valid": all_valid,
+    }
