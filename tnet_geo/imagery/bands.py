@@ -128,12 +128,9 @@ def _is_mask(dataset: Any, band: int, blocks: InnerBlocks) -> bool:
     A mask is 0 or full nearly everywhere, with a seam between, also after lossy compression. So at nine
     places 64 pixels wide: a band most of whose values lie between, more than 1/64 of the largest away
     from 0 and more than 1/16 away from the largest, is taken for pixels. Formats that define their
-    fourth band as alpha, alpha that is declared premultiplied, and rasters whose blocks are too large
-    for a look ahead are believed.
+    fourth band as alpha, and rasters whose blocks are too large for a look ahead, are believed.
     """
     if dataset.driver in RGBA_BY_FORMAT or blocks.decoded_bytes > PROBED_BYTES:
-        return True
-    if "ALPHA" in dataset.tags(band, ns="IMAGE_STRUCTURE"):
         return True
     high, wide = min(PROBE_PX, dataset.height), min(PROBE_PX, dataset.width)
     tops = sorted({round((dataset.height - high) * at) for at in PROBES})

@@ -39,13 +39,13 @@ class _Ear(logging.Filter):
         for logger in self.loggers:
             logger.addFilter(self)
 
-    def listen(self) -> list[str]:
-        """From now on, this thread's damage is added to the list that it gets."""
+    def listen(self, source: str) -> list[str]:
+        """From now on, damage that this thread hears of, while it reads `source`, is added to what it gets."""
         for logger in self.loggers:
             if not logger.isEnabledFor(logging.WARNING):  # whoever silenced it does not want black pixels
                 logger.setLevel(logging.WARNING)
         damage: list[str] = []
-        self._thread.damage = damage
+        self._thread.damage, self._thread.source = damage, source
         return damage
 
     def filter(self, record: logging.LogRecord) -> bool:
@@ -54,7 +54,9 @@ class _Ear(logging.Filter):
         if damage is None or record.levelno < logging.WARNING:
             return True
         text = record.getMessage()
-        if not _DAMAGE.search(text):
+        source = self._thread.source
+        # Files may be called what they like.
+        if not _DAMAGE.search(text.replace(source, "").replace(source.rsplit("/", 1)[-1], "")):
             return True
         damage.append(text)
         return False
@@ -68,7 +70,7 @@ def told(source: str, work: Callable[[], Result]) -> Result:
     settings = _SETTINGS
     if is_remote(source) or source.lower().endswith(".vrt"):  # whose sources may lie anywhere
         settings = settings | gdal_settings()
-    damage = _EAR.listen()
+    damage = _EAR.listen(source)
     try:
         with rasterio.Env(**settings):
             result = work()

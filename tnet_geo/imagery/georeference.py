@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -77,13 +78,17 @@ def _has_crs(dataset: Any) -> bool:
 def _crs_text(crs: CRS | None) -> str | None:
     """None also for keys that PROJ cannot turn into a CRS: the pixels are as good."""
     try:
-        if not crs:
-            return None
-        authority = crs.to_authority()
-        text: str = ":".join(authority) if authority else crs.to_wkt()
+        return _named(crs.to_wkt()) if crs else None
     except (CRSError, CPLE_BaseError):
         return None
-    return text
+
+
+@lru_cache(maxsize=256)
+def _named(wkt: str) -> str:
+    """The short name of a CRS if it is exactly that: GDAL names the nearest, with another ellipsoid too."""
+    crs = CRS.from_wkt(wkt)
+    authority = crs.to_authority()
+    return ":".join(authority) if authority and CRS.from_authority(*authority) == crs else wkt
 
 
 def _is_geographic(crs: CRS | None) -> bool:
