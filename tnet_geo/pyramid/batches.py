@@ -160,7 +160,7 @@ class _PendingBatch:
             return
         if self._on_read is not None:
             self._on_read()
-        for tile in self._tiles:
+        for tile in self._tiles if self._damage else ():
             if tile in self._damage:
                 damage = self._damage[tile]
                 raise TileUnreadable(self._spec.scene_id, _text(tile), cause_of(damage)) from damage
