@@ -4,11 +4,14 @@
     +-- UsageError              exit 2: the command line is wrong
     +-- SetAside                exit 3 of the run that survives it: one item has no result
     |   +-- SourceUnreadable      a raster cannot be opened or decoded
+    |   +-- OverviewsMissing      a raster is no COG that can be read level by level
     |   +-- TileUnreadable        a stored tile is missing or damaged
     |   +-- SceneMissing          the archive has no sealed pyramid of a scene
     |   +-- SiteMismatch          a site's pixels are not what the bundle was trained on
+    |   +-- SceneUnwritable       a scene's pyramid does not fit on the disk, or its bucket does not take it
     |   +-- WriteConflict         two builds were at one scene of a bucket with different bytes
     +-- Refused                 exit 4: nothing was written
+    |   +-- TooLittleMemory       a task needs more memory than a worker may use
     |   +-- PlaceUnusable         a folder or bucket cannot be reached, or lets nobody in
     |   +-- InvalidManifest       a table of sites breaks the schema
     |   +-- InvalidDataSet        a folder or catalogue is not the data set that it should be
@@ -41,15 +44,18 @@ __all__ = [
     "NoFinerLevel",
     "NoImages",
     "OutputExists",
+    "OverviewsMissing",
     "PlaceUnusable",
     "QueryRefused",
     "Refused",
     "SceneMissing",
+    "SceneUnwritable",
     "SetAside",
     "SiteMismatch",
     "SourceUnreadable",
     "TileUnreadable",
     "TnetGeoError",
+    "TooLittleMemory",
     "UsageError",
     "WriteConflict",
 ]
@@ -84,32 +90,43 @@ class SourceUnreadable(SetAside):
         return f"{self.source} cannot be read ({self.cause}): replace the file or drop its sites."
 
 
+class OverviewsMissing(SetAside):
+    """A raster is no Cloud-Optimised GeoTIFF whose overviews are the levels of a pyramid."""
+
+    def __init__(self, source: str, what: str, remedy: str) -> None:
+        super().__init__(source, what, remedy)
+        self.source, self.what, self.remedy = source, what, remedy
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.what}: {self.remedy}."
+
+
 class TileUnreadable(SetAside):
     """A tile's chunks are missing or damaged; it is never answered with zeros."""
 
-    def __init__(self, scene_id: str, tile: str, cause: str) -> None:
-        super().__init__(scene_id, tile, cause)
-        self.scene_id, self.tile, self.cause = scene_id, tile, cause
+    REBUILD = "delete the scene's folder and run `tnet-geo pyramid build` again"
+
+    def __init__(self, scene_id: str, tile: str, cause: str, remedy: str = REBUILD) -> None:
+        super().__init__(scene_id, tile, cause, remedy)
+        self.scene_id, self.tile, self.cause, self.remedy = scene_id, tile, cause, remedy
 
     def __str__(self) -> str:
-        return (
-            f"Scene {self.scene_id}, {self.tile} cannot be read ({self.cause}): delete the scene's "
-            f"folder and run `tnet-geo pyramid build` again."
-        )
+        return f"Scene {self.scene_id}, {self.tile} cannot be read ({self.cause}): {self.remedy}."
 
 
 class SceneMissing(SetAside):
-    """The archive holds no sealed pyramid of this scene."""
+    """The archive holds no sealed pyramid of this scene, or no COG of it."""
 
-    def __init__(self, scene_id: str, archive: str) -> None:
-        super().__init__(scene_id, archive)
-        self.scene_id, self.archive = scene_id, archive
+    BUILD = "build it with `tnet-geo pyramid build`"
+
+    def __init__(
+        self, scene_id: str, archive: str, what: str = "no sealed pyramid", remedy: str = BUILD
+    ) -> None:
+        super().__init__(scene_id, archive, what, remedy)
+        self.scene_id, self.archive, self.what, self.remedy = scene_id, archive, what, remedy
 
     def __str__(self) -> str:
-        return (
-            f"Archive {self.archive} has no sealed pyramid of scene {self.scene_id}: build it with "
-            f"`tnet-geo pyramid build`."
-        )
+        return f"Archive {self.archive} has {self.what} of scene {self.scene_id}: {self.remedy}."
 
 
 class SiteMismatch(SetAside):
@@ -121,6 +138,20 @@ class SiteMismatch(SetAside):
 
     def __str__(self) -> str:
         return f"Site {self.site_id} has {self.has}, but {self.wants}."
+
+
+class SceneUnwritable(SetAside):
+    """A scene's pyramid cannot be written: the disk is full, or the bucket does not take it."""
+
+    def __init__(self, scene_id: str, place: str, cause: str) -> None:
+        super().__init__(scene_id, place, cause)
+        self.scene_id, self.place, self.cause = scene_id, place, cause
+
+    def __str__(self) -> str:
+        return (
+            f"Scene {self.scene_id} cannot be written to {self.place} ({self.cause}): make room there, and "
+            f"run `tnet-geo pyramid build` again."
+        )
 
 
 class WriteConflict(SetAside):
@@ -152,6 +183,17 @@ class PlaceUnusable(Refused):
 
     def __str__(self) -> str:
         return f"{self.place} {self.what}: {self.remedy}."
+
+
+class TooLittleMemory(Refused):
+    """A task needs more memory than one worker may use."""
+
+    def __init__(self, item: str, needs: str, has: str, remedy: str) -> None:
+        super().__init__(item, needs, has, remedy)
+        self.item, self.needs, self.has, self.remedy = item, needs, has, remedy
+
+    def __str__(self) -> str:
+        return f"{self.item} needs {self.needs} in one worker, which has {self.has}: {self.remedy}."
 
 
 class InvalidManifest(Refused):

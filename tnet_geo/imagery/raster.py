@@ -29,6 +29,7 @@ __all__ = [
     "RasterInfo",
     "RasterSource",
     "open_raster",
+    "raster_of",
     "source_digest",
     "source_files",
     "source_state",
@@ -78,9 +79,9 @@ class RasterSource:
     """One open raster: one handle, for one thread. A context manager."""
 
     def __init__(self, dataset: Any, info: RasterInfo, bands: Bands) -> None:
-        """Prefer `open_raster`."""
-        self.info = info
-        self._dataset, self._bands = dataset, bands
+        """Prefer `open_raster`, or `raster_of`; an overview is read as the raster that it is of."""
+        self.info, self.bands = info, bands
+        self._dataset = dataset
         self._wanted = [*bands.pixels, *bands.alpha] if bands.one_read else list(bands.pixels)
 
     def __enter__(self) -> Self:
@@ -102,7 +103,7 @@ class RasterSource:
             SourceUnreadable: some of its pixels cannot be decoded.
         """
         place = RasterioWindow(window.col, window.row, window.width, window.height)
-        bands = self._bands
+        bands = self.bands
 
         def decoded() -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[np.uint8] | None]:
             pixels = self._dataset.read(self._wanted, window=place, out_dtype=bands.dtype)
@@ -128,7 +129,15 @@ def open_raster(source: str) -> RasterSource:
         SourceUnreadable: missing, damaged, or of a kind that no network looks at.
     """
     _check_file(source)
-    dataset = told(source, lambda: opened(source))
+    return raster_of(told(source, lambda: opened(source)), source)
+
+
+def raster_of(dataset: Any, source: str) -> RasterSource:
+    """The raster of a dataset that is open already; it is closed with it, and where it is refused.
+
+    Raises:
+        SourceUnreadable: it is damaged, or of a kind that no network looks at.
+    """
     try:
         return told(source, lambda: _source_of(dataset, source))
     except BaseException:
