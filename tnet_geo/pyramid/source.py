@@ -1,67 +1,85 @@
-"""Blocks of a source raster, each of its pixels decoded once."""
+"""Blocks of a source raster, each of its pixels decoded once, the next ones while these are worked on."""
 
 from __future__ import annotations
 
-import math
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tnet_geo.grid import Window
 from tnet_geo.imagery.raster import RasterSource
+from tnet_geo.pyramid.assembler import Block, Shard, children_of, shard_window, shards_across
+from tnet_geo.pyramid.layout import SceneLayout
 
-__all__ = ["Block", "blocks_of"]
+__all__ = ["blocks_of", "in_bands"]
 
-Block = tuple[NDArray[Any], NDArray[np.uint8] | None]
-"""Pixels [bands, y, x] and validity [y, x] from 0 to 255; None means that all pixels are valid."""
-
-IN_MEMORY_BYTES = 256 << 20
-"""Sources without inner tiles that decode to more than this pass through a file."""
+Blocks = Generator[tuple[Shard, Block], None, None]
 
 
-@contextmanager
-def blocks_of(raster: RasterSource, block_px: int, folder: Path) -> Iterator[Callable[[Window], Block]]:
-    """What reads a window of `raster` when windows of `block_px` are asked for in any order.
+def in_bands(tiled: bool, layout: SceneLayout) -> bool:
+    """Whether a source is decoded in full-width bands: JPEG, PNG and striped TIFF have no random access."""
+    return not tiled and shards_across(layout, 0) != (1, 1)
 
-    A source with inner tiles, or one that is a single block, is read as it is. JPEG, PNG and striped
-    TIFF have no random access: each step back decodes from the top. They are decoded once, in bands
-    from top to bottom, into memory or, when they are large, into an uncompressed file in `folder`
-    that is gone afterwards.
+
+def blocks_of(raster: RasterSource, layout: SceneLayout, top: Shard) -> Blocks:
+    """All blocks of level 0 below `top`, in the order in which they cost least.
+
+    A source with inner tiles is read shard by shard in Z order, so that what is put together from them
+    is small. In others each step back decodes from the top: they are decoded once, in bands of one row
+    of shards from top to bottom; then `top` must be the last level. GDAL decodes the next shard or band
+    in a thread of its own, while this one is reduced, compressed and written.
 
     Raises: SourceUnreadable.
     """
-    info = raster.info
-    rows, cols = info.shape
-    if info.tiled or max(rows, cols) <= block_px:
-        yield raster.read
+    if in_bands(raster.info.tiled, layout):
+        return _from_bands(raster, layout)
+    return _from_tiles(raster, layout, top)
+
+
+def _from_tiles(raster: RasterSource, layout: SceneLayout, top: Shard) -> Blocks:
+    shards = list(_z_order(layout, top))
+    windows = [shard_window(layout, shard) for shard in shards]
+    with closing(_ahead(raster.read, windows)) as blocks:
+        yield from zip(shards, blocks, strict=True)
+
+
+def _z_order(layout: SceneLayout, shard: Shard) -> Iterator[Shard]:
+    """Shards of level 0 below a shard: all of one quarter before the next."""
+    if not shard.level:
+        yield shard
         return
-    with (
-        _room(folder, (info.bands, rows, cols), info.dtype) as pixels,
-        _room(folder, (rows, cols), "uint8") as validity,
-    ):
-        for top in range(0, rows, block_px):
-            band = Window(top, 0, min(block_px, rows - top), cols)
-            pixels[:, band.row : band.bottom], valid = raster.read(band)
-            validity[band.row : band.bottom] = 255 if valid is None else valid
-
-        def read(window: Window) -> Block:
-            there = slice(window.row, window.bottom), slice(window.col, window.right)
-            valid = None if info.all_valid else np.array(validity[there])
-            return np.array(pixels[:, *there]), valid
-
-        yield read
+    for child in children_of(layout, shard):
+        yield from _z_order(layout, child)
 
 
-@contextmanager
-def _room(folder: Path, shape: tuple[int, ...], dtype: str) -> Iterator[NDArray[Any]]:
-    """An array in memory, or in a file of `folder` that has no name for long."""
-    if math.prod(shape) * np.dtype(dtype).itemsize <= IN_MEMORY_BYTES:
-        yield np.empty(shape, dtype)
+def _from_bands(raster: RasterSource, layout: SceneLayout) -> Blocks:
+    rows, cols = shards_across(layout, 0)
+    firsts = [shard_window(layout, Shard(0, row, 0)) for row in range(rows)]
+    bands = [Window(first.row, 0, first.height, layout.shape[1]) for first in firsts]
+    with closing(_ahead(raster.read, bands)) as blocks:
+        for row, (pixels, validity) in enumerate(blocks):
+            for col in range(cols):
+                shard = Shard(0, row, col)
+                window = shard_window(layout, shard)
+                across = slice(window.col, window.right)
+                # Copies: views would keep the whole band in memory until the last of them is written.
+                valid = None if validity is None else np.ascontiguousarray(validity[:, across])
+                yield shard, (np.ascontiguousarray(pixels[:, :, across]), valid)
+            del pixels, validity
+
+
+def _ahead(read: Callable[[Window], Block], windows: Sequence[Window]) -> Generator[Block, None, None]:
+    """What `read` gives for each window, the next one read while this one is used; two are in memory."""
+    if len(windows) == 1:
+        yield read(windows[0])
         return
-    with tempfile.TemporaryFile(dir=folder) as file:
-        yield np.memmap(file, dtype, mode="w+", shape=shape)
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(read, windows[0])
+        for window in windows[1:]:
+            block = coming.result()
+            coming = reader.submit(read, window)
+            yield block
+            del block
+        yield coming.result()
