@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import tnet_geo
-from tnet_geo.cli import manifest, pyramid, results
+from tnet_geo.cli import care, manifest, pyramid, results
 from tnet_geo.cli.classify import classify
 from tnet_geo.cli.demo import demo
 from tnet_geo.cli.endings import Flags
@@ -28,6 +28,9 @@ Example: tnet-geo demo --out demo
 app = group(_HELP)
 app.add_typer(manifest.app, name="manifest")
 app.add_typer(pyramid.app, name="pyramid")
+pyramid.app.command()(care.check)
+pyramid.app.command()(care.repair)
+pyramid.app.command()(care.export)
 app.command()(train)
 app.command()(evaluate)
 app.command()(classify)

@@ -16,7 +16,7 @@ from tnet_geo.pyramid.pack_index import CATALOGUE, opened_pack
 from tnet_geo.pyramid.pack_layout import PACKS, Pack, scene_key
 from tnet_geo.pyramid.places import LocalStore, Store
 
-__all__ = ["append_catalogue"]
+__all__ = ["SCHEMA", "append_catalogue", "pack_rows", "scene_row"]
 
 SCHEMA = pa.schema(
     [
@@ -54,14 +54,14 @@ def append_catalogue(archive: Store | Path, scene_ids: Iterable[str]) -> int:
     wanted = sorted(set(scene_ids))
     scenes, packs = _known(store, wanted)
     layouts = (read_layout(store.at("scenes", scene_id)) for scene_id in wanted)
-    rows = [_row(layout) for layout in layouts if (layout.scene_id, layout.digest) not in scenes]
-    tables = [pa.Table.from_pylist(rows, SCHEMA), *map(_rows_of, _sealed(store, packs))]
+    rows = [scene_row(layout) for layout in layouts if (layout.scene_id, layout.digest) not in scenes]
+    tables = [pa.Table.from_pylist(rows, SCHEMA), *map(pack_rows, _sealed(store, packs))]
     table = pa.concat_tables(tables)
     if len(table):
         names = "\n".join(map(" ".join, zip(*(table[name].to_pylist() for name in _NAMED), strict=True)))
         part = f"{CATALOGUE}/part-{hashlib.sha256(names.encode()).hexdigest()[:16]}.parquet"
         content = io.BytesIO()
-        pq.write_table(table, content, compression="zstd")
+        pq.write_table(table, content, compression="zstd", write_page_checksum=True)
         store.write(part, content.getvalue())
     return len(table)
 
@@ -98,7 +98,8 @@ def _sealed(store: Store, known: set[str]) -> Iterator[Pack]:
             yield pack
 
 
-def _row(layout: SceneLayout) -> dict[str, object]:
+def scene_row(layout: SceneLayout) -> dict[str, object]:
+    """The row of a scene, as `SCHEMA` says."""
     return {
         "scene_id": layout.scene_id,
         "digest": layout.digest,
@@ -110,7 +111,7 @@ def _row(layout: SceneLayout) -> dict[str, object]:
     }
 
 
-def _rows_of(pack: Pack) -> pa.Table:
+def pack_rows(pack: Pack) -> pa.Table:
     """Rows of all sites of a pack."""
     layout, index = pack.layout, pack.index
     shared = _shape(layout.bands, layout.dtype, layout.shapes, layout.all_valid)

@@ -7,27 +7,30 @@ import io
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tnet_geo.pyramid.archive import open_archive
+from tnet_geo.pyramid.catalogue import SCHEMA, pack_rows, scene_row
 from tnet_geo.pyramid.inventory import Inventory, Item, files_below, items_of, read_inventory
-from tnet_geo.pyramid.layout import SEAL
+from tnet_geo.pyramid.layout import SEAL, SceneLayout
 from tnet_geo.pyramid.litter import litter
+from tnet_geo.pyramid.pack_index import CATALOGUE
+from tnet_geo.pyramid.pack_layout import read_pack
 from tnet_geo.pyramid.places import LocalStore, Store
 from tnet_geo.pyramid.shards import ReadRange, StoredArray, damage
 from tnet_geo.pyramid.spread import spread, usable_cores
 from tnet_geo.pyramid.store import open_store
 from tnet_geo.units import bytes_text, seconds_text
 
-__all__ = ["CheckReport", "Fault", "check_archive"]
+__all__ = ["CheckReport", "Fault", "check_archive", "faults_in"]
 
 REMOTE_THREADS = 16
 """Objects fetched at once: an object store answers many as fast as one."""
@@ -35,6 +38,8 @@ REMOTE_THREADS = 16
 Progress = Callable[[int, int], None]
 What = Literal["seal", "document", "shard", "stray", "catalogue"]
 Shard = tuple[Item, StoredArray, tuple[int, ...]]
+_Said = tuple[Item, str]
+"""A pack, or a scene and the digest of its pyramid."""
 _Audited = tuple["Fault | None", int | None]
 
 
@@ -125,19 +130,8 @@ def check_archive(
     started = time.monotonic()
     open_archive(archive)
     store = open_store(archive)
-    workers = threads or (usable_cores() if store.local else REMOTE_THREADS)
-    state = _State()
-    with ThreadPoolExecutor(workers) as pool:
-        for looked in spread(pool, lambda item: _look(store, item), items_of(store), threads=workers):
-            state.take(looked)
-        chosen = _chosen(state.total, sample)
-        expected = state.total if chosen is None else len(chosen)
-        shards = state.shards(store, chosen)
-        for fault, size in spread(pool, lambda shard: _audit(store, *shard), shards, threads=workers):
-            state.take_shard(fault, size)
-            if progress:
-                progress(state.tried, expected)
-    state.faults += _catalogue_faults(store, state.digests)
+    state = _examined(store, items_of(store), sample=sample, threads=threads, progress=progress)
+    state.faults += _catalogue_faults(store, state)
     found = litter(store)
     state.faults += [Fault("stray", "archive", None, None, path, cause) for path, cause in found.dead]
     return CheckReport(
@@ -153,14 +147,43 @@ def check_archive(
     )
 
 
+def faults_in(store: Store, items: Iterable[Item]) -> tuple[Fault, ...]:
+    """What is wrong with some scenes and packs of the archive in `store`."""
+    return tuple(_examined(store, items).faults)
+
+
+def _examined(
+    store: Store,
+    items: Iterable[Item],
+    *,
+    sample: int | None = None,
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> _State:
+    """Look at all documents first, then read the shards."""
+    workers = threads or (usable_cores() if store.local else REMOTE_THREADS)
+    state = _State()
+    with ThreadPoolExecutor(workers) as pool:
+        for looked in spread(pool, lambda item: _look(store, item), items, threads=workers):
+            state.take(looked)
+        chosen = _chosen(state.total, sample)
+        expected = state.total if chosen is None else len(chosen)
+        shards = state.shards(store, chosen)
+        for fault, size in spread(pool, lambda shard: _audit(store, *shard), shards, threads=workers):
+            state.take_shard(fault, size)
+            if progress:
+                progress(state.tried, expected)
+    return state
+
+
 @dataclass(frozen=True, slots=True)
 class _Looked:
     """One scene or pack, its shards looked for and not yet read."""
 
     item: Item
-    digest: str | None = None
-    """None if it has no readable seal."""
     shards: int = 0
+    """None if it has no sound seal."""
+    rows: tuple[tuple[_Said, int], ...] = ()
     faults: tuple[Fault, ...] = ()
 
 
@@ -168,8 +191,11 @@ class _Looked:
 class _State:
     """What a check knows so far: a few bytes of every scene."""
 
-    digests: dict[Item, str] = field(default_factory=dict)
+    rows: dict[_Said, int] = field(default_factory=dict)
+    """What the catalogue must say of what is sealed, as numbers."""
     shards_of: dict[Item, int] = field(default_factory=dict)
+    damaged: set[Item] = field(default_factory=set)
+    """Those without a readable seal."""
     unsealed: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     tried: int = 0
@@ -183,14 +209,17 @@ class _State:
 
     def count(self, kind: str) -> int:
         """Scenes, or packs, that have a seal."""
-        return sum(item.kind == kind for item in self.digests)
+        return sum(item.kind == kind for item in self.shards_of)
 
     def take(self, looked: _Looked) -> None:
         self.faults += looked.faults
-        if looked.digest is not None:
-            self.digests[looked.item] = looked.digest
+        if looked.shards:
             self.shards_of[looked.item] = looked.shards
-        elif not looked.faults:
+            for what, value in looked.rows:
+                self.rows[what] = self.rows.get(what, 0) + value
+        elif looked.faults:
+            self.damaged.add(looked.item)
+        else:
             self.unsealed.append(looked.item.folder)
 
     def take_shard(self, fault: Fault | None, size: int | None) -> None:
@@ -231,8 +260,25 @@ def _look(store: Store, item: Item) -> _Looked:
     if inventory is None:
         missing = (_fault("seal", item, SEAL, "the seal is missing"),) if store.local else ()
         return _Looked(item, faults=missing)
+    if store.read(f"{item.folder}/{SEAL}") != inventory.documents[SEAL]:
+        cause = "the seal contradicts itself: a part of it is changed"
+        return _Looked(item, faults=(_fault("seal", item, SEAL, cause),))
     faults = (*_document_faults(store, item, inventory), *_file_faults(store, item, inventory))
-    return _Looked(item, inventory.layout.digest, sum(array.count for array in inventory.arrays), faults)
+    return _Looked(
+        item, sum(array.count for array in inventory.arrays), tuple(_rows(store, item, inventory)), faults
+    )
+
+
+def _rows(store: Store, item: Item, inventory: Inventory) -> list[tuple[_Said, int]]:
+    """What the catalogue must say of it."""
+    if isinstance(inventory.layout, SceneLayout):
+        row = pa.Table.from_pylist([scene_row(inventory.layout)], SCHEMA)
+        return _hashed(row.to_pylist())
+    try:
+        pack = read_pack(store.at("packs"), item.name)
+    except ValueError:  # its index is damaged, which is said elsewhere
+        return []
+    return _hashed(pack_rows(pack).to_pylist()) if pack else []
 
 
 def _fault(what: What, item: Item, key: str, cause: str, array: StoredArray | None = None) -> Fault:
@@ -241,13 +287,13 @@ def _fault(what: What, item: Item, key: str, cause: str, array: StoredArray | No
 
 
 def _document_faults(store: Store, item: Item, inventory: Inventory) -> Iterator[Fault]:
-    """Documents that do not say what follows from the seal."""
+    """Documents, other than the seal, that do not say what follows from it."""
     arrays = {f"{array.folder}/{SEAL}": array for array in inventory.arrays}
     for key, right in inventory.documents.items():
-        content = store.read(f"{item.folder}/{key}")
+        content = right if key == SEAL else store.read(f"{item.folder}/{key}")
         if content != right:
-            cause = "is missing" if content is None else "is not what follows from the seal's own facts"
-            yield _fault("seal" if key == SEAL else "document", item, key, cause, arrays.get(key))
+            cause = "is missing" if content is None else "is not what follows from the seal"
+            yield _fault("document", item, key, cause, arrays.get(key))
     for key, digest in inventory.others.items():
         content = store.read(f"{item.folder}/{key}")
         if content is None or hashlib.sha256(content).hexdigest() != digest:
@@ -303,24 +349,39 @@ def _opened(store: Store, key: str) -> Iterator[tuple[ReadRange, int] | None]:
         os.close(handle)
 
 
-def _catalogue_faults(store: Store, digests: dict[Item, str]) -> Iterator[Fault]:
-    """Rows that are missing, and rows of what is not there."""
-    known: dict[tuple[str, str], str] = {}
-    for key in store.keys("catalogue"):
+def _catalogue_faults(store: Store, state: _State) -> Iterator[Fault]:
+    """Rows that are missing or say something else than the seals, and rows of what is not there."""
+    said: dict[_Said, tuple[int, str]] = {}
+    for key in store.keys(CATALOGUE):
         try:
-            table = pq.read_table(io.BytesIO(store.read(key) or b""), columns=["scene_id", "digest"])
-        except (pa.ArrowException, OSError) as error:
-            yield Fault("catalogue", "archive", None, None, key, f"cannot be read ({error})")
+            file = pq.ParquetFile(io.BytesIO(store.read(key) or b""), page_checksum_verification=True)
+            part = [row for batch in file.iter_batches() for row in _hashed(batch.to_pylist())]
+        except (pa.ArrowException, OSError, KeyError, UnicodeError) as error:
+            cause = f"cannot be read ({' '.join(str(error).split())[:80]})"
+            yield Fault("catalogue", "archive", None, None, key, cause)
             continue
-        rows = zip(*(table[name].to_pylist() for name in ("scene_id", "digest")), strict=True)
-        known.update(dict.fromkeys(rows, key))
-    sealed = {(item.name, digest): item for item, digest in digests.items() if item.kind == "scene"}
-    for row, item in sealed.items():
-        if row not in known:
-            yield Fault("catalogue", str(item), None, None, "catalogue", "has no row of what is sealed")
-    names = {name for name, _ in sealed}
-    for (name, _), key in known.items():
-        if name not in names:
-            yield Fault(
-                "catalogue", f"scene {name}", None, None, key, "has a row of a scene that is not there"
-            )
+        for what, value in part:
+            said[what] = said.get(what, (0, ""))[0] + value, key
+    items = {item for item, _ in said}
+    for what, value in state.rows.items():
+        if said.get(what, (None, ""))[0] != value:
+            cause = "contradicts the seal" if what[0] in items else "has no row of what is sealed"
+            yield Fault("catalogue", str(what[0]), None, None, CATALOGUE, cause)
+    there = {item for item, _ in state.rows} | state.damaged
+    for item, key in {item: key for (item, _), (_, key) in said.items() if item not in there}.items():
+        yield Fault("catalogue", str(item), None, None, key, "has a row of what is not there")
+
+
+def _hashed(rows: Iterable[dict[str, Any]]) -> list[tuple[_Said, int]]:
+    """Of every row: what it speaks of, and a number that stands for what it says."""
+    found = []
+    for row in rows:
+        packed = row["pack_id"] is not None
+        item = Item("pack", row["pack_id"]) if packed else Item("scene", row["scene_id"])
+        facts = (
+            tuple(row[name]) if isinstance(row[name], list) else row[name]
+            for name in SCHEMA.names
+            if name in row
+        )
+        found.append(((item, "" if packed else row["digest"]), hash(tuple(facts))))
+    return found

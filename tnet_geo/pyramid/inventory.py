@@ -7,17 +7,15 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from tnet_geo.pyramid.geozarr import array_attributes, group_attributes
 from tnet_geo.pyramid.layout import SEAL, SceneLayout
 from tnet_geo.pyramid.pack_layout import INDEX, PackLayout, pack_documents
 from tnet_geo.pyramid.places import LocalStore, Store
+from tnet_geo.pyramid.scene_writer import scene_documents
 from tnet_geo.pyramid.shards import StoredArray
 
 __all__ = ["Inventory", "Item", "files_below", "items_of", "read_inventory"]
-
-Json = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -92,9 +90,11 @@ def read_inventory(store: Store, item: Item) -> Inventory | None:
     kind = SceneLayout if item.kind == "scene" else PackLayout
     try:
         layout = kind.from_attributes(json.loads(content)["attributes"]["tnet_geo"])
+        if min(layout.half_px, layout.bands, *layout.shape) < 1:
+            raise ValueError("has a size below 1")
         found = _inventory(layout)
-    except (KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ValueError(f"lacks {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError) as error:
+        raise ValueError(f"has no fact, or an impossible one: {error}") from error
     name = layout.scene_id if isinstance(layout, SceneLayout) else layout.pack_id
     if name != item.name:
         raise ValueError(f"is that of {item.kind} {name}")
@@ -103,30 +103,10 @@ def read_inventory(store: Store, item: Item) -> Inventory | None:
 
 def _inventory(layout: SceneLayout | PackLayout) -> Inventory:
     """All files that follow from a layout; nothing is read."""
-    documents = _scene_documents(layout) if isinstance(layout, SceneLayout) else pack_documents(layout)
+    documents = scene_documents(layout) if isinstance(layout, SceneLayout) else pack_documents(layout)
     names = ("data",) if layout.all_valid else ("data", "valid")
     folders = ((level, name) for level in range(len(layout.shapes)) for name in names)
     arrays = (
         StoredArray.of(f"{level}/{name}", layout.array_metadata(level, name)) for level, name in folders
     )
     return Inventory(layout, documents, tuple(arrays))
-
-
-def _scene_documents(layout: SceneLayout) -> dict[str, bytes]:
-    attributes = group_attributes(layout.scene_id, layout.crs, layout.transform, layout.shapes)
-    documents = {SEAL: _group(attributes | {"tnet_geo": layout.attributes()})}
-    for level, shape in enumerate(layout.shapes):
-        documents[f"{level}/{SEAL}"] = _group({})
-        placed = {"attributes": array_attributes(layout.crs, layout.transform, shape, level)}
-        for name in ("data",) if layout.all_valid else ("data", "valid"):
-            documents[f"{level}/{name}/{SEAL}"] = _bytes(layout.array_metadata(level, name) | placed)
-    return documents
-
-
-def _group(attributes: Json) -> bytes:
-    return _bytes({"zarr_format": 3, "node_type": "group", "attributes": attributes})
-
-
-def _bytes(content: Json) -> bytes:
-    """Compact and with keys in a fixed order, as they are written: equal content is equal bytes."""
-    return json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()

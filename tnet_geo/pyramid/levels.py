@@ -48,10 +48,7 @@ class StoredLevels:
         return pixels, valid[0] if valid else None
 
     def array(self, level: int, name: str) -> ts.TensorStore:
-        """`data` [bands, y, x] or `valid` [y, x] of a level; of a whole pack with its sites in front.
-
-        It can be written too: what is written is flushed, and black shards are written like all others.
-        """
+        """`data` [bands, y, x] or `valid` [y, x] of a level; of a whole pack with its sites in front."""
         array = self._arrays.get((level, name))
         if array is None:
             spec = {
@@ -61,7 +58,6 @@ class StoredLevels:
                 "open": True,
                 "assume_metadata": True,
                 "fill_missing_data_reads": False,
-                "store_data_equal_to_fill_value": True,
             }
             array = ts.open(spec, context=_context()).result()
             if self._slot is not None:
