@@ -89,7 +89,7 @@ class _Shards:
     def __init__(self, store: Store, layout: PackLayout, level: int, name: str) -> None:
         metadata = layout.array_metadata(level, name)
         self._shape = tuple(metadata["shape"])
-        self._sites = layout.shard_sites(level, name)
+        self._sites = metadata["chunk_grid"]["configuration"]["chunk_shape"][0]
         self._dtype = np.dtype(metadata["data_type"])
         self._first = self._filled = 0
         self._shard: NDArray[Any] | None = None

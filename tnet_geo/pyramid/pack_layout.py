@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -59,6 +58,7 @@ INDEX_SCHEMA = pa.schema(
         pa.field("crs", pa.string()),
         pa.field("transform", pa.list_(pa.float64())),
         pa.field("georeference", pa.string()),
+        pa.field("georeference_error_px", pa.float64()),
         pa.field("nodata", pa.float64()),
         pa.field("scale", pa.list_(pa.float64())),
         pa.field("offset", pa.list_(pa.float64())),
@@ -95,6 +95,8 @@ class PackLayout:
     codec: str
     canvas: str
     all_valid: bool
+    shard_sites: tuple[tuple[int, int], ...]
+    """Of every level: sites in a shard of `data`, and in one of `valid`."""
     index_sha256: str
     """Of the bytes of the index, in hex."""
 
@@ -114,14 +116,6 @@ class PackLayout:
         """The arrays of every level."""
         return ("data",) if self.all_valid else ("data", "valid")
 
-    def shard_sites(self, level: int, name: str) -> int:
-        """Sites in a shard: as many as make about 100 MB, and every shard about as full."""
-        return min(self.sites, shard_sites(self.shapes[level], self.half_px, self.pixel_bytes(name)))
-
-    def pixel_bytes(self, name: str) -> int:
-        """Bytes of one pixel of an array, all bands."""
-        return self.bands * np.dtype(self.dtype).itemsize if name == "data" else 1
-
     def array_metadata(self, level: int, name: str) -> Json:
         """zarr v3 metadata of `data` [site, c, y, x] or `valid` [site, y, x], attributes left empty."""
         lead = [self.bands] if name == "data" else []
@@ -129,7 +123,7 @@ class PackLayout:
         shape = self.shapes[level]
         return array_metadata(
             [self.sites, *lead, *shape],
-            [self.shard_sites(level, name), *lead, *(-(-side // half) * half for side in shape)],
+            [self.shard_sites[level][name == "valid"], *lead, *(-(-side // half) * half for side in shape)],
             [1, *lead, half, half],
             dtype=self.dtype if name == "data" else "uint8",
             names=["site", *(["c"] if lead else []), "y", "x"],
@@ -147,11 +141,14 @@ class PackLayout:
         if attributes["version"] != VERSION:
             raise ValueError(f"format version {attributes['version']}, this software reads {VERSION}")
         facts["shape"] = tuple(facts["shape"])
+        facts["shard_sites"] = tuple(map(tuple, facts["shard_sites"]))
         return cls(**facts)
 
 
 def shard_sites(shape: tuple[int, int], half_px: int, pixel_bytes: int) -> int:
     """How many sites of `shape` (rows, columns of one level) share a shard of a full pack.
+
+    As many as make about 100 MB, so that every shard of a pack of 1024 sites is about as full.
 
     >>> shard_sites((512, 512), half_px=112, pixel_bytes=3)
     128

@@ -21,7 +21,7 @@ from tnet_geo.pyramid.layout import SEAL
 from tnet_geo.pyramid.pack_arrays import PackArrays
 from tnet_geo.pyramid.pack_index import pack_table
 from tnet_geo.pyramid.pack_layout import INDEX, PACKS, PackLayout, index_bytes, pack_documents, scene_key
-from tnet_geo.pyramid.packs import SHARED_BYTES, PackMember, PackPlan, pack_digest
+from tnet_geo.pyramid.packs import SHARED_BYTES, PackMember, PackPlan, pack_digest, sites_in_shards
 from tnet_geo.pyramid.places import Store
 from tnet_geo.pyramid.sealing import Draft, abandon, begin, seal, sealed_digest
 from tnet_geo.pyramid.settings import ArchiveSettings
@@ -86,6 +86,7 @@ def write_pack(
         if not bad:
             written, files = attempt.bytes_written, attempt.files
             pack_id, new = attempt.pack_id, attempt.new
+            table.refresh()
             records += [
                 PackRecord(site.member.scene_id, site.digest, pack_id, slot, skipped=not new)
                 for slot, site in enumerate(sites)
@@ -158,6 +159,7 @@ class _Attempt:
             codec=settings.codec,
             canvas=settings.canvas,
             all_valid=first.all_valid,
+            shard_sites=sites_in_shards(len(sites), first, settings),
             index_sha256="",
         )
         self._packs = store.at(PACKS)
@@ -216,9 +218,9 @@ class _Attempt:
         draft.write_all(documents | {INDEX: index})
         shards = [
             f"{level}/{name}/c/{shard}" + "/0" * (3 if name == "data" else 2)
-            for level in range(len(layout.shapes))
-            for name in layout.names
-            for shard in range(-(-layout.sites // layout.shard_sites(level, name)))
+            for level, both in enumerate(layout.shard_sites)
+            for name, in_shard in zip(layout.names, both, strict=False)
+            for shard in range(-(-layout.sites // in_shard))
         ]
         keys = [*documents, INDEX, *shards]
         self.files = len(keys) + 1
@@ -270,6 +272,7 @@ def _packed(
         "crs": info.crs,
         "transform": transform,
         "georeference": info.georeference,
+        "georeference_error_px": info.georeference_error_px,
         "nodata": info.nodata,
         "scale": info.scale,
         "offset": info.offset,

@@ -156,19 +156,31 @@ def _files_of(sites: int, member: PackMember, settings: ArchiveSettings) -> int:
     """Files of one pack of so many sites: seal, index, and for each level its group, arrays and shards."""
     if not sites:
         return 0
-    files = 2
-    for shape, pixel_bytes in _levels(member, settings):
-        files += 1
-        for size in pixel_bytes:
-            files += 1 + -(-sites // min(sites, shard_sites(shape, settings.half_px, size)))
-    return files
+    shards = [
+        -(-sites // in_shard)
+        for both in sites_in_shards(sites, member, settings)
+        for in_shard in (both[:1] if member.all_valid else both)
+    ]
+    levels = last_level(member.shape, settings.half_px) + 1
+    return 2 + levels + len(shards) + sum(shards)
 
 
-def _levels(member: PackMember, settings: ArchiveSettings) -> Iterator[tuple[tuple[int, int], list[int]]]:
-    """Rows and columns of every level, and the bytes of a pixel of each of its arrays."""
-    data = member.bands * np.dtype(member.dtype).itemsize
+def sites_in_shards(sites: int, member: PackMember, settings: ArchiveSettings) -> tuple[tuple[int, int], ...]:
+    """Of every level of a pack of `sites` sites: how many are in a shard of `data`, and of `valid`."""
+    return tuple(
+        (
+            min(sites, shard_sites(shape, settings.half_px, size)),
+            min(sites, shard_sites(shape, settings.half_px, 1)),
+        )
+        for shape, size in _levels(member, settings)
+    )
+
+
+def _levels(member: PackMember, settings: ArchiveSettings) -> Iterator[tuple[tuple[int, int], int]]:
+    """Rows and columns of every level, and the bytes of a pixel, without validity."""
+    size = member.bands * np.dtype(member.dtype).itemsize
     for level in range(last_level(member.shape, settings.half_px) + 1):
-        yield level_shape(member.shape, level), [data] if member.all_valid else [data, 1]
+        yield level_shape(member.shape, level), size
 
 
 def pack_bytes(plan: PackPlan, settings: ArchiveSettings) -> int:
@@ -179,10 +191,11 @@ def pack_bytes(plan: PackPlan, settings: ArchiveSettings) -> int:
     decoded pixels of one site.
     """
     member = plan.members[0]
+    counts = sites_in_shards(len(plan.members), member, settings)
     shards = [
-        min(len(plan.members), shard_sites(shape, settings.half_px, size)) * math.prod(shape) * size
-        for shape, sizes in _levels(member, settings)
-        for size in sizes
+        count * math.prod(shape) * bytes_each
+        for both, (shape, size) in zip(counts, _levels(member, settings), strict=True)
+        for count, bytes_each in zip(both, (size, 0 if member.all_valid else 1), strict=True)
     ]
     written = 2 * sum(sorted(shards)[-2:])
     return sum(shards) + written + _decoding_bytes(member, settings)
