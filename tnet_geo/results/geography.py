@@ -10,6 +10,7 @@ import shapely
 from numpy.typing import NDArray
 from pyproj import Transformer
 from pyproj.exceptions import ProjError
+from shapely.affinity import translate
 
 from tnet_geo.grid import Window
 
@@ -77,20 +78,30 @@ def _outline(window: Window) -> NDArray[np.float64]:
 def _footprint(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> Footprint | None:
     if not (np.isfinite(lon).all() and np.isfinite(lat).all()):
         return None
-    centre_lon, centre_lat = float(lon[-1]), float(lat[-1])
-    crosses = float(np.ptp(lon)) > 180
-    ring = np.stack([np.where(lon < 0, lon + 360, lon) if crosses else lon, lat], axis=-1)[:-1]
+    # From point to point the shorter way around: the whole Earth is a long way in short steps.
+    east = np.unwrap(np.append(lon[:-1], lon[0]), period=360)
+    ring = np.stack([east, np.append(lat[:-1], lat[0])], axis=-1)
+    if abs(east[-1] - east[0]) > 180:  # once around: a pole lies inside
+        pole = 90.0 if lat[:-1].mean() > 0 else -90.0
+        ring = np.concatenate([ring, [(east[-1], pole), (east[0], pole)]])
+    ring[:, 0] -= 360 * np.floor((ring[:, 0].min() + 180 + STRAIGHT_DEG) / 360)
     outline = _simple(ring)
-    if not crosses:
-        return Footprint(centre_lon, centre_lat, outline)
-    halves = (
-        shapely.intersection(outline, shapely.box(0, -90, 180, 90)),
-        shapely.transform(
-            shapely.intersection(outline, shapely.box(180, -90, 360, 90)), lambda at: at - (360, 0)
-        ),
-    )
-    parts = [half for half in halves if isinstance(half, shapely.Polygon) and not half.is_empty]
-    return Footprint(centre_lon, centre_lat, shapely.MultiPolygon(parts))
+    if ring[:, 0].max() > 180 + STRAIGHT_DEG or ring[:, 0].min() < -180 - STRAIGHT_DEG:
+        return Footprint(float(lon[-1]), float(lat[-1]), _within(outline))
+    return Footprint(float(lon[-1]), float(lat[-1]), outline)
+
+
+def _within(outline: shapely.Polygon) -> shapely.Polygon | shapely.MultiPolygon:
+    """Cut at the antimeridian, with what lies beyond it put in its place."""
+    parts: list[shapely.Polygon] = []
+    for turn in (-360, 0, 360):
+        piece = shapely.intersection(outline, shapely.box(turn - 180, -90, turn + 180, 90))
+        piece = translate(piece, xoff=-turn)
+        parts += [
+            part for part in shapely.get_parts(piece) if isinstance(part, shapely.Polygon) and part.area
+        ]
+    whole = shapely.union_all(parts)
+    return whole if isinstance(whole, shapely.Polygon) else shapely.MultiPolygon(parts)
 
 
 def _simple(ring: NDArray[np.float64]) -> shapely.Polygon:
