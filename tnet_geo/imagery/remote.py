@@ -25,11 +25,13 @@ __all__ = [
     "gdal_place",
     "gdal_settings",
     "is_remote",
+    "object_of",
     "piece_of",
     "remote_file",
 ]
 
 PIECE_BYTES = 4 << 20
+RETRIES = 5
 _SCHEMES = ("https://", "http://", "s3://")
 _TRUE = {"1", "true", "yes", "on"}
 
@@ -109,7 +111,7 @@ def remote_file(address: str) -> RemoteFile:
         SourceUnreadable: it is not there, or its server does not answer.
     """
     with _told(address):
-        store, name = _object(address)
+        store, name = object_of(address)
         head = obstore.head(store, name)
     return RemoteFile(head["size"], head["e_tag"], head["last_modified"].isoformat())
 
@@ -121,7 +123,7 @@ def content_of(address: str) -> Iterator[memoryview]:
         SourceUnreadable: it is not there, or its server stopped to answer.
     """
     with _told(address):
-        store, name = _object(address)
+        store, name = object_of(address)
         for piece in obstore.get(store, name).stream(min_chunk_size=PIECE_BYTES):
             yield memoryview(piece)
 
@@ -138,7 +140,7 @@ def piece_of(address: str, start: int, length: int) -> bytes:
     if first >= last:
         return b""
     with _told(address):
-        store, name = _object(address)
+        store, name = object_of(address)
         return bytes(obstore.get_range(store, name, start=first, end=last))
 
 
@@ -155,44 +157,51 @@ def _told(address: str) -> Iterator[None]:
     raise SourceUnreadable(address, cause)
 
 
-def _object(address: str) -> tuple[HTTPStore | S3Store, str]:
-    """A client and what it calls the file."""
+def object_of(address: str, retries: int = RETRIES) -> tuple[HTTPStore | S3Store, str]:
+    """A client and what it calls the file; `retries` of 0 for callers who count requests themselves."""
     if address.startswith("s3://"):
         bucket, _, key = address.removeprefix("s3://").partition("/")
-        return _bucket(bucket, _region(os.environ), _endpoint(os.environ), _unsigned(os.environ)), key
+        place = _region(os.environ), _endpoint(os.environ), _unsigned(os.environ)
+        return _bucket(bucket, *place, retries), key
     parts = urlsplit(address)
     folder, _, name = parts.path.rpartition("/")
     # A query, such as that of a signed address, stays with the folder: the client hands it on.
-    return _server(urlunsplit((parts.scheme, parts.netloc, folder or "/", parts.query, ""))), unquote(name)
+    server = urlunsplit((parts.scheme, parts.netloc, folder or "/", parts.query, ""))
+    return _server(server, retries), unquote(name)
 
 
-_PATIENCE: Any = {
-    "max_retries": 5,
-    "retry_timeout": timedelta(seconds=60),
-    "backoff": {
-        "init_backoff": timedelta(milliseconds=100),
-        "max_backoff": timedelta(seconds=2),
-        "base": 2,
-    },
-}
+def _patience(retries: int) -> Any:
+    return {
+        "max_retries": retries,
+        "retry_timeout": timedelta(seconds=60),
+        "backoff": {
+            "init_backoff": timedelta(milliseconds=100),
+            "max_backoff": timedelta(seconds=2),
+            "base": 2,
+        },
+    }
 
 
 @lru_cache(maxsize=16)
-def _server(folder: str) -> HTTPStore:
+def _server(folder: str, retries: int) -> HTTPStore:
     options: Any = {"connect_timeout": "10s", "timeout": "600s"}
     options["allow_http"] = folder.startswith("http://")
-    return HTTPStore.from_url(folder, client_options=options, retry_config=_PATIENCE)
+    return HTTPStore.from_url(folder, client_options=options, retry_config=_patience(retries))
 
 
 @lru_cache(maxsize=16)
-def _bucket(bucket: str, region: str, endpoint: str | None, unsigned: bool) -> S3Store:
+def _bucket(bucket: str, region: str, endpoint: str | None, unsigned: bool, retries: int) -> S3Store:
     options: Any = {"connect_timeout": "10s", "timeout": "600s"}
     options["allow_http"] = (endpoint or "").startswith("http://")
     place: dict[str, Any] = {"region": region, "skip_signature": unsigned}
     if endpoint:
         place["endpoint"] = endpoint
     return S3Store(
-        bucket, virtual_hosted_style_request=False, client_options=options, retry_config=_PATIENCE, **place
+        bucket,
+        virtual_hosted_style_request=False,
+        client_options=options,
+        retry_config=_patience(retries),
+        **place,
     )
 
 

@@ -163,6 +163,12 @@ class ReadMeter:
                 bytes_decoded=seen.bytes_decoded + decoded,
             )
 
+    def decoded(self, size: int, chunks: int) -> None:
+        """Count what was decoded beside the chunks of tiles, as to make a level that is not stored."""
+        with self._lock:
+            seen = self._count
+            self._count = replace(seen, bytes_decoded=seen.bytes_decoded + size, chunks=seen.chunks + chunks)
+
     def fetched(self, size: int, requests: int = 1) -> None:
         """Count what came over a network: bytes, headers of files included, and the requests for them."""
         with self._lock:
