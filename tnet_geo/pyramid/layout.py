@@ -42,12 +42,25 @@ class SceneLayout:
     crs: str | None
     transform: tuple[float, float, float, float, float, float] | None
     nodata: float | None
+    scale: tuple[float, ...] | None = None
+    """Per band: physical value = scale x pixel + offset; None: 1 for all."""
+    offset: tuple[float, ...] | None = None
+    """Per band; None: 0 for all."""
+    georeference: str | None = None
+    """What `transform` was taken from: `transform`, or the best fit to `gcps` or `rpcs`."""
+    georeference_error_px: float | None = None
+    """The largest error of such a fit."""
 
     @cached_property
     def shapes(self) -> tuple[tuple[int, int], ...]:
         """Rows and columns of every level, down to the first that fits into one tile."""
         levels = range(last_level(self.shape, self.half_px) + 1)
         return tuple(level_shape(self.shape, level) for level in levels)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its arrays at every level."""
+        return ("data",) if self.all_valid else ("data", "valid")
 
     def spec(self, half_px: int | None = None) -> RasterSpec:
         """What a reader answers on a lattice of `half_px`, a multiple of the stored one."""
@@ -67,9 +80,20 @@ class SceneLayout:
         )
 
     def attributes(self) -> Json:
-        """As JSON; NaN, which JSON lacks, as a string."""
-        nodata = str(self.nodata) if self.nodata is not None and math.isnan(self.nodata) else self.nodata
-        return {"version": VERSION, **asdict(self), "nodata": nodata, "levels": len(self.shapes)}
+        """As JSON; NaN and infinities, which JSON lacks, as strings."""
+        facts = {name: _finite(value) for name, value in asdict(self).items()}
+        return {"version": VERSION, **facts, "levels": len(self.shapes)}
+
+    @property
+    def _values(self) -> Json:
+        """What the values of `data` mean, for its attributes at every level.
+
+        Not as CF's `_FillValue`, `scale_factor` and `add_offset`: xarray would hand out other pixels
+        than those that are stored, as floats.
+        """
+        facts = {"nodata": self.nodata, "scale": self.scale, "offset": self.offset}
+        known = {name: _finite(value) for name, value in facts.items() if value is not None}
+        return {"tnet_geo": known} if known else {}
 
     @classmethod
     def from_attributes(cls, attributes: Json) -> SceneLayout:
@@ -80,6 +104,8 @@ class SceneLayout:
         facts["shape"] = tuple(facts["shape"])
         facts["transform"] = tuple(facts["transform"]) if facts["transform"] else None
         facts["nodata"] = None if facts["nodata"] is None else float(facts["nodata"])
+        for name in ("scale", "offset"):
+            facts[name] = tuple(map(float, facts[name])) if facts.get(name) else None
         return cls(**facts)
 
     @classmethod
@@ -98,22 +124,42 @@ class SceneLayout:
         return rows, cols
 
     def array_metadata(self, level: int, name: str) -> Json:
-        """zarr v3 metadata of `data` [c, y, x] or `valid` [y, x] at `level`, attributes left empty."""
+        """zarr v3 metadata of `data` [c, y, x] or `valid` [y, x] at `level`, but for where it lies."""
         lead = [self.bands] if name == "data" else []
-        return array_metadata(
+        metadata = array_metadata(
             [*lead, *self.shapes[level]],
             [*lead, *self.shard_shape(level)],
             [*lead, self.half_px, self.half_px],
             dtype=self.dtype if name == "data" else "uint8",
             names=[*(["c"] if lead else []), "y", "x"],
             codec=self.codec,
+            nodata=self.nodata if name == "data" else None,
         )
+        return metadata | {"attributes": self._values if name == "data" else {}}
+
+
+def _finite(value: Any) -> Any:
+    """A number, or several, with what JSON lacks as strings; anything else as it is."""
+    if isinstance(value, tuple | list):
+        return [_finite(one) for one in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def array_metadata(
-    shape: list[int], shard: list[int], chunk: list[int], *, dtype: str, names: list[str], codec: str
+    shape: list[int],
+    shard: list[int],
+    chunk: list[int],
+    *,
+    dtype: str,
+    names: list[str],
+    codec: str,
+    nodata: float | None = None,
 ) -> Json:
-    """zarr v3 metadata of an array of chunks in shards, attributes left empty; `names` are dimensions."""
+    """zarr v3 metadata of an array of chunks in shards, attributes left empty; `names` are dimensions.
+
+    The fill value is the nodata value, where the type has it: what other readers show where a shard is
+    lost, and what rio-tiler takes for nodata.
+    """
     kind = np.dtype(dtype)
     return {
         "zarr_format": 3,
@@ -122,11 +168,22 @@ def array_metadata(
         "data_type": kind.name,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shard}},
         "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-        "fill_value": 0.0 if kind.kind == "f" else 0,
+        "fill_value": _fill_value(kind, nodata),
         "dimension_names": names,
         "attributes": {},
         "codecs": [_sharding(chunk, kind, codec)],
     }
+
+
+def _fill_value(dtype: np.dtype[Any], nodata: float | None) -> float | str:
+    """As zarr v3 writes it."""
+    if dtype.kind == "f":
+        value = float(dtype.type(nodata or 0.0))
+        names = {math.inf: "Infinity", -math.inf: "-Infinity"}
+        return "NaN" if math.isnan(value) else names.get(value, value)
+    limits = np.iinfo(dtype)
+    fits = nodata is not None and float(nodata).is_integer() and limits.min <= nodata <= limits.max
+    return int(nodata) if nodata is not None and fits else 0
 
 
 def _sharding(chunk: list[int], dtype: np.dtype[Any], codec: str) -> Json:
