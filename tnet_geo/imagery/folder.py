@@ -6,9 +6,9 @@ import os
 from collections import Counter
 from pathlib import Path
 
-from tnet_geo.errors import NoImages, UsageError
+from tnet_geo.errors import NoImages
 from tnet_geo.imagery.manifest import Manifest, Site, folder_of, scene_id_of, scene_text, write_manifest
-from tnet_geo.imagery.splits import split_of
+from tnet_geo.imagery.splits import check_shares, split_of
 
 __all__ = ["SUFFIXES", "manifest_from_folder"]
 
@@ -29,10 +29,7 @@ def manifest_from_folder(
         UsageError: the shares are negative or leave nothing to train on.
         OutputExists: `out` is there.
     """
-    if not (val >= 0 and test >= 0 and val + test < 1):
-        raise UsageError(
-            f"--val {val} and --test {test} leave nothing to train on: let them sum to less than 1."
-        )
+    check_shares(val, test)
     top = Path(os.path.abspath(root))
     images = _images(top)
     if not images:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 
-__all__ = ["split_of"]
+from tnet_geo.errors import UsageError
+
+__all__ = ["check_shares", "split_of"]
 
 
 def split_of(site_id: str, val: float, test: float) -> str:
@@ -17,3 +19,15 @@ def split_of(site_id: str, val: float, test: float) -> str:
     if place < test:
         return "test"
     return "val" if place < test + val else "train"
+
+
+def check_shares(val: float, test: float) -> None:
+    """Refuse shares that no split can have.
+
+    Raises:
+        UsageError: the shares are negative or leave nothing to train on.
+    """
+    if not (val >= 0 and test >= 0 and val + test < 1):
+        raise UsageError(
+            f"--val {val} and --test {test} leave nothing to train on: let them sum to less than 1."
+        )
