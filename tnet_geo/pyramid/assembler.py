@@ -96,7 +96,7 @@ class Assembler:
     def _quarter(self, shard: Shard, half: Block) -> Block | None:
         """Put a half into its parent's buffer; the parent's block if it is complete."""
         parent = shard.parent
-        block, missing = self._open.pop(parent, None) or self._buffer(parent)
+        block, missing = self._open.pop(parent) if parent in self._open else self._buffer(parent)
         pixels, validity = block
         part, valid = half
         side = self._layout.shard_px // 2

@@ -1,34 +1,54 @@
-"""From a source raster to a sealed pyramid, in memory that does not grow with the scene."""
+"""From a source raster to a sealed pyramid: of one task or of many, in memory that is known before."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import tensorstore as ts
-
-from tnet_geo.grid import Window
-from tnet_geo.imagery.raster import RasterInfo, open_raster, source_digest
-from tnet_geo.pyramid.geozarr import array_attributes, group_attributes
-from tnet_geo.pyramid.layout import SEAL, SceneLayout, read_layout
-from tnet_geo.pyramid.reduce import halve
-from tnet_geo.pyramid.sealing import draft_folder, seal_all
+from tnet_geo.errors import SceneUnwritable, SourceUnreadable
+from tnet_geo.imagery.fingerprint import DigestOf
+from tnet_geo.imagery.raster import (
+    CHANGED,
+    NO_VALID_PIXELS,
+    FileState,
+    RasterInfo,
+    open_raster,
+    source_digest,
+    source_files,
+    source_state,
+)
+from tnet_geo.pyramid.assembler import Assembler, Block, Shard
+from tnet_geo.pyramid.layout import SEAL, SceneLayout
+from tnet_geo.pyramid.places import Store
+from tnet_geo.pyramid.scene_writer import SceneWriter, scene_documents, shard_keys
+from tnet_geo.pyramid.sealing import Draft, abandon, begin, seal, sealed_digest
 from tnet_geo.pyramid.settings import VERSION, ArchiveSettings
-from tnet_geo.pyramid.source import Block, blocks_of
+from tnet_geo.pyramid.source import blocks_of
+from tnet_geo.pyramid.store import open_store
 
-__all__ = ["Draft", "SceneRecord", "build_scene", "draft_scene", "scene_digest"]
+__all__ = [
+    "Begun",
+    "Drafted",
+    "Quarter",
+    "SceneRecord",
+    "begin_scene",
+    "build_scene",
+    "build_subtree",
+    "draft_scene",
+    "finish_scene",
+    "hash_scene",
+    "join_subtrees",
+    "scene_digest",
+    "seal_scenes",
+]
 
-WRITES_PENDING = 2
-"""Shards that may be under way while the next block is read."""
+SCENES = "scenes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,212 +63,244 @@ class SceneRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class Draft:
-    """A finished pyramid under its temporary name: `seal_all` gives it its own."""
+class Begun:
+    """A scene whose pyramid is being written, by one task or by many: small, it travels with each."""
 
-    folder: Path
+    source: str
+    files: tuple[str, ...]
+    state: tuple[FileState, ...]
+    """Of these files before the first of their pixels was read."""
+    draft: Draft
+    """Its digest is not known yet."""
+    layout: SceneLayout
+    digest_of: DigestOf
+    settings: ArchiveSettings
+
+    @property
+    def top(self) -> Shard:
+        """The one shard of the coarsest level."""
+        return Shard(len(self.layout.shapes) - 1, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Quarter:
+    """A subtree that is written, as its parent needs it: what a task returns."""
+
+    shard: Shard
+    half: Block | None
+    """None at the top of the scene, which has no parent."""
+    saw_valid: bool
+    saw_invalid: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Drafted:
+    """A scene that is written and not sealed, so that many small ones can be flushed together."""
+
+    draft: Draft
+    seal: bytes
+    keys: frozenset[str]
     record: SceneRecord
 
 
-def scene_digest(scene: str, settings: ArchiveSettings) -> str:
+def scene_digest(
+    scene: str,
+    settings: ArchiveSettings,
+    digest_of: DigestOf = "content",
+    *,
+    files: Sequence[str] | None = None,
+) -> str:
     """sha256, in hex, of what a pyramid follows from: source bytes, settings, format version.
 
     Raises: SourceUnreadable.
     """
-    facts = {"version": VERSION, "settings": settings.model_dump(), "source": source_digest(scene)}
+    content = source_digest(scene, digest_of, files=files)
+    facts = {"version": VERSION, "settings": settings.model_dump(), "source": content}
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def build_scene(scene: str, scene_id: str, folder: Path, settings: ArchiveSettings) -> SceneRecord:
-    """Build and seal the pyramid of `scene` as `folder`/scenes/`scene_id`, where `folder` is the archive.
+def build_scene(
+    scene: str,
+    scene_id: str,
+    archive: Store | str | Path,
+    settings: ArchiveSettings,
+    digest_of: DigestOf = "content",
+) -> SceneRecord:
+    """Build and seal the pyramid of `scene` as scenes/`scene_id` of the archive at a place.
 
-    Nothing is done if it is sealed with the same digest. The first thing seen under the final name
-    is the whole, flushed pyramid.
+    Nothing is done if it is sealed with the same digest. Readers see the whole pyramid or none.
 
-    Raises: SourceUnreadable.
+    Raises: SourceUnreadable, SceneUnwritable, WriteConflict, PlaceUnusable.
     """
-    draft = draft_scene(scene, scene_id, folder, settings)
-    if not draft.record.skipped:
-        seal_all([(draft.folder, draft.record.digest)])
-    return draft.record
-
-
-def draft_scene(scene: str, scene_id: str, folder: Path, settings: ArchiveSettings) -> Draft:
-    """The same up to the seal, so that many small scenes can be flushed and sealed together.
-
-    Raises: SourceUnreadable.
-    """
-    scenes = Path(folder) / "scenes"
-    final = scenes / scene_id
-    if final.parent != scenes or scene_id.startswith("."):
-        raise ValueError(f"scene id {scene_id!r} is no plain name of a folder")
-    digest = scene_digest(scene, settings)
-    if _is_sealed(final, digest):
-        return Draft(final, SceneRecord(scene_id, digest, True, 0))
-    draft = draft_folder(scenes, scene_id)
-    draft.mkdir(parents=True)
+    drafted = draft_scene(scene, scene_id, archive, settings, digest_of)
+    if isinstance(drafted, SceneRecord):
+        return drafted
     try:
-        with open_raster(scene) as raster:
-            layout = _layout(scene_id, scene, digest, raster.info, settings)
-            with blocks_of(raster, layout.shard_px, draft) as read:
-                pyramid = _Pyramid(draft, layout, read)
-                try:
-                    pyramid.build()
-                except BaseException:
-                    pyramid.abandon()
-                    raise
+        seal_scenes([drafted])
     except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
+        abandon(drafted.draft)
         raise
-    return Draft(draft, SceneRecord(scene_id, digest, False, _size(draft)))
+    return drafted.record
 
 
-def _is_sealed(scene: Path, digest: str) -> bool:
-    """Whether a scene is sealed with `digest`; a damaged seal is none."""
+def draft_scene(
+    scene: str,
+    scene_id: str,
+    archive: Store | str | Path,
+    settings: ArchiveSettings,
+    digest_of: DigestOf = "content",
+) -> Drafted | SceneRecord:
+    """The same up to the seal; a record if there is nothing to be done."""
+    store = archive if isinstance(archive, Store) else open_store(archive)
+    if (known := sealed_digest(store.at(SCENES, scene_id))) is not None:
+        digest = scene_digest(scene, settings, digest_of)
+        if digest == known:
+            return SceneRecord(scene_id, digest, True, 0)
+    begun = begin_scene(scene, scene_id, store, settings, digest_of)
     try:
-        return read_layout(scene).digest == digest
-    except (OSError, ValueError):
-        return False
+        with ThreadPoolExecutor(1) as hasher:
+            digest_coming = hasher.submit(hash_scene, begun)
+            whole = build_subtree(begun, begun.top)
+            return finish_scene(begun, whole, digest_coming.result())
+    except BaseException:
+        abandon(begun.draft)
+        raise
 
 
-def _layout(
-    scene_id: str, scene: str, digest: str, info: RasterInfo, settings: ArchiveSettings
-) -> SceneLayout:
+def begin_scene(
+    scene: str, scene_id: str, archive: Store, settings: ArchiveSettings, digest_of: DigestOf = "content"
+) -> Begun:
+    """A new draft of a scene, and all that its tasks must know.
+
+    The calling process owns the draft and must live until it is sealed or abandoned.
+
+    Raises: SourceUnreadable.
+    """
+    files = tuple(source_files(scene))
+    state = source_state(scene, files=files)
+    with open_raster(scene) as raster:
+        layout = _layout(scene_id, scene, raster.info, settings)
+    home = archive.at(SCENES)
+    try:
+        draft = begin(home, scene_id, "")
+    except OSError as error:
+        raise SceneUnwritable(scene_id, home.url, error.strerror or str(error)) from error
+    return Begun(scene, files, state, draft, layout, digest_of, settings)
+
+
+def hash_scene(begun: Begun) -> str:
+    """The scene's digest: needed only for its seal, so that it is worked out beside the pixels."""
+    return scene_digest(begun.source, begun.settings, begun.digest_of, files=begun.files)
+
+
+def build_subtree(begun: Begun, top: Shard) -> Quarter:
+    """Write shard `top` and all below it, reading each pixel once.
+
+    Raises: SourceUnreadable, SceneUnwritable.
+    """
+    with _written(begun) as writer:
+        assembler = Assembler(begun.layout, top, writer.write)
+        with open_raster(begun.source) as raster:
+            now = _layout(begun.layout.scene_id, begun.source, raster.info, begun.settings)
+            if now.attributes() != begun.layout.attributes():  # as JSON: NaN is not equal to itself
+                raise SourceUnreadable(begun.source, CHANGED)
+            for shard, block in blocks_of(raster, begun.layout, top):
+                assembler.add(shard, block)
+    return Quarter(top, assembler.half, writer.saw_valid, writer.saw_invalid)
+
+
+@contextmanager
+def _written(begun: Begun) -> Iterator[SceneWriter]:
+    """A writer whose shards are all written when the block ends, or none under way when it fails."""
+    writer = SceneWriter(begun.draft.store, begun.layout)
+    try:
+        yield writer
+        writer.settle()
+    except BaseException:
+        writer.abandon()
+        raise
+
+
+def join_subtrees(begun: Begun, top: Shard, quarters: Sequence[Quarter]) -> Quarter:
+    """Write shard `top`, and what is between it and its subtrees, of which nothing is read back.
+
+    Raises: SceneUnwritable.
+    """
+    with _written(begun) as writer:
+        assembler = Assembler(begun.layout, top, writer.write)
+        for quarter in quarters:
+            if quarter.half is not None:
+                assembler.put(quarter.shard, quarter.half)
+    saw = any(quarter.saw_valid for quarter in quarters), any(quarter.saw_invalid for quarter in quarters)
+    return Quarter(top, assembler.half, *saw)
+
+
+def finish_scene(begun: Begun, whole: Quarter, digest: str) -> Drafted:
+    """Write all metadata but the seal of a scene whose shards are written.
+
+    Raises: SceneUnwritable; SourceUnreadable: the source changed while it was read, or has no valid pixel.
+    """
+    layout, draft = begun.layout, replace(begun.draft, digest=digest)
+    if whole.shard != begun.top:
+        raise ValueError(f"{whole.shard} is not the top of {layout.scene_id}")
+    if source_state(begun.source, files=begun.files) != begun.state:
+        raise SourceUnreadable(begun.source, CHANGED)
+    if not whole.saw_valid:
+        raise SourceUnreadable(begun.source, NO_VALID_PIXELS)
+    if not layout.all_valid and not whole.saw_invalid:
+        # A mask was declared, but every pixel turned out to be valid.
+        for level in range(len(layout.shapes)):
+            draft.store.remove(f"{level}/valid")
+        layout = replace(layout, all_valid=True)
+    layout = replace(layout, digest=digest)
+    documents = scene_documents(layout)
+    content = documents.pop(SEAL)
+    with _told(layout.scene_id, draft):
+        draft.write_all(documents)
+    record = SceneRecord(layout.scene_id, digest, False, draft.bytes_written() + len(content))
+    return Drafted(draft, content, frozenset([*documents, *shard_keys(layout)]), record)
+
+
+@contextmanager
+def _told(scene_id: str, draft: Draft) -> Iterator[None]:
+    """Errors of the file system, such as a full disk, as the scene's own."""
+    try:
+        yield
+    except OSError as error:
+        raise SceneUnwritable(scene_id, draft.home.url, error.strerror or str(error)) from error
+
+
+def seal_scenes(drafted: Sequence[Drafted]) -> None:
+    """Seal drafts together, or none of those that lie in a folder. Raises: WriteConflict, SceneUnwritable."""
+    if drafted:
+        with _told(drafted[0].record.scene_id, drafted[0].draft):
+            seal([(one.draft, one.seal) for one in drafted], [one.keys for one in drafted])
+
+
+def _layout(scene_id: str, scene: str, info: RasterInfo, settings: ArchiveSettings) -> SceneLayout:
+    """How the scene will lie on disk; its digest is not known yet."""
+    facts: dict[str, Any] = {
+        name: getattr(info, name)
+        for name in (
+            "bands",
+            "dtype",
+            "shape",
+            "all_valid",
+            "crs",
+            "transform",
+            "nodata",
+            "scale",
+            "offset",
+            "georeference",
+            "georeference_error_px",
+        )
+    }
     return SceneLayout(
         scene_id=scene_id,
         source=scene.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1],
-        digest=digest,
-        bands=info.bands,
-        dtype=info.dtype,
-        shape=info.shape,
+        digest="",
         half_px=settings.half_px,
         shard_px=settings.shard_px,
         codec=settings.codec,
-        all_valid=info.all_valid,
-        crs=info.crs,
-        transform=info.transform,
-        nodata=info.nodata,
+        **facts,
     )
-
-
-def _size(folder: Path) -> int:
-    """Bytes of all files below `folder`."""
-    return sum(Path(at, name).stat().st_size for at, _, names in os.walk(folder) for name in names)
-
-
-@cache
-def _context() -> ts.Context:
-    """One per process. Files are flushed once, before the seal, not one by one while they are written."""
-    return ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": False})
-
-
-class _Pyramid:
-    """The quad-tree of one scene's shards, written from the finest up.
-
-    A block is one shard of one level. Level 0 reads it from the source; every other level puts
-    together the halves of up to four finer blocks. So each shard is written once, nothing is read
-    back, and at most one block of every level is in memory.
-    """
-
-    def __init__(self, folder: Path, layout: SceneLayout, read: Callable[[Window], Block]) -> None:
-        self._folder, self._layout, self._read = folder, layout, read
-        self._names = ("data",) if layout.all_valid else ("data", "valid")
-        self._arrays: dict[tuple[int, str], ts.TensorStore] = {}
-        self._writes: deque[ts.WriteFutures] = deque()
-        self._saw_invalid = False
-
-    def build(self) -> None:
-        """Write all levels, and last the scene's own metadata."""
-        levels = range(len(self._layout.shapes))
-        for level in levels:
-            self._create(level)
-        self._block(levels[-1], 0, 0)
-        self._settle(0)
-        layout = self._layout
-        if not layout.all_valid and not self._saw_invalid:
-            # A mask was declared, but every pixel turned out to be valid.
-            layout = replace(layout, all_valid=True)
-            for level in levels:
-                shutil.rmtree(self._folder / str(level) / "valid")
-        attributes = group_attributes(layout.scene_id, layout.crs, layout.transform, layout.shapes)
-        _write_json(self._folder / SEAL, _group(attributes | {"tnet_geo": layout.attributes()}))
-
-    def _create(self, level: int) -> None:
-        """Metadata of one level, and its open arrays."""
-        layout, group = self._layout, self._folder / str(level)
-        attributes = array_attributes(layout.crs, layout.transform, layout.shapes[level], level)
-        for name in self._names:
-            array = group / name
-            array.mkdir(parents=True)
-            metadata = layout.array_metadata(level, name)
-            _write_json(array / "zarr.json", metadata | {"attributes": attributes})
-            spec = {
-                "driver": "zarr3",
-                "kvstore": {"driver": "file", "path": f"{array}/"},
-                "metadata": metadata,
-                "open": True,
-                "assume_metadata": True,
-                "store_data_equal_to_fill_value": True,  # so that a missing shard is always a loss
-            }
-            self._arrays[level, name] = ts.open(spec, context=_context()).result()
-        _write_json(group / "zarr.json", _group({}))
-
-    def _block(self, level: int, row: int, col: int) -> Block:
-        """Write shard (row, col) of `level` and all below it; its pixels and validity."""
-        rows, cols = self._layout.shapes[level]
-        side = self._layout.shard_px
-        window = Window(row * side, col * side, min(side, rows - row * side), min(side, cols - col * side))
-        block = self._assembled(level, row, col, window) if level else self._read(window)
-        self._write(level, window, block)
-        return block
-
-    def _assembled(self, level: int, row: int, col: int, window: Window) -> Block:
-        """The block made of the halves of the finer blocks under it."""
-        layout, side = self._layout, self._layout.shard_px
-        pixels = np.empty((layout.bands, window.height, window.width), layout.dtype)
-        validity = None if layout.all_valid else np.empty((window.height, window.width), np.uint8)
-        finer_rows, finer_cols = layout.shapes[level - 1]
-        for i in range(min(2, -(-finer_rows // side) - 2 * row)):
-            for j in range(min(2, -(-finer_cols // side) - 2 * col)):
-                part, valid = halve(*self._block(level - 1, 2 * row + i, 2 * col + j))
-                top, left = i * side // 2, j * side // 2
-                there = slice(top, top + part.shape[1]), slice(left, left + part.shape[2])
-                pixels[:, *there] = part
-                if validity is not None:
-                    validity[there] = 255 if valid is None else valid
-        return pixels, validity
-
-    def _write(self, level: int, window: Window, block: Block) -> None:
-        """Begin to write one shard; wait for older ones if too many are under way."""
-        there = slice(window.row, window.bottom), slice(window.col, window.right)
-        pixels, validity = block
-        parts: dict[str, Any] = {"data": pixels}
-        if not self._layout.all_valid:
-            full = np.full((window.height, window.width), 255, np.uint8)
-            parts["valid"] = full if validity is None else validity
-            self._saw_invalid = self._saw_invalid or int(parts["valid"].min()) < 255
-        for name, part in parts.items():
-            target = self._arrays[level, name][..., *there]
-            # Blocks are never changed after they are made, so that no copy is needed.
-            self._writes.append(target.write(part, can_reference_source_data_indefinitely=True))
-        self._settle(WRITES_PENDING * len(parts))
-
-    def _settle(self, pending: int) -> None:
-        """Wait until at most `pending` writes are under way."""
-        while len(self._writes) > pending:
-            self._writes.popleft().result()
-
-    def abandon(self) -> None:
-        """Wait for writes under way, whatever becomes of them: later they would put their files back."""
-        for write in self._writes:
-            write.exception()
-
-
-def _group(attributes: dict[str, Any]) -> dict[str, Any]:
-    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Compact and with keys in a fixed order: equal content is equal bytes."""
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    path.write_text(text, encoding="utf-8")

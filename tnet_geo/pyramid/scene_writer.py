@@ -48,7 +48,8 @@ def scene_documents(layout: SceneLayout) -> dict[str, bytes]:
         documents[f"{level}/zarr.json"] = _group({})
         own = array_attributes(layout.crs, layout.transform, shape, level)
         for name in array_names(layout):
-            metadata = layout.array_metadata(level, name) | {"attributes": own}
+            metadata = layout.array_metadata(level, name)
+            metadata["attributes"] |= own
             documents[f"{level}/{name}/zarr.json"] = _json(metadata)
     return documents
 
@@ -79,7 +80,10 @@ class SceneWriter:
         self._writes: deque[ts.WriteFutures] = deque()
 
     def write(self, shard: Shard, block: Block) -> None:
-        """Begin to write one shard; wait for older ones if too many are under way. Raises: SceneUnwritable."""
+        """Begin to write one shard; wait for older ones if too many are under way.
+
+        Raises: SceneUnwritable.
+        """
         window = shard_window(self._layout, shard)
         there = slice(window.row, window.bottom), slice(window.col, window.right)
         pixels, validity = block

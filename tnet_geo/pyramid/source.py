@@ -18,9 +18,13 @@ __all__ = ["blocks_of", "in_bands"]
 Blocks = Generator[tuple[Shard, Block], None, None]
 
 
-def in_bands(tiled: bool, layout: SceneLayout) -> bool:
-    """Whether a source is decoded in full-width bands: JPEG, PNG and striped TIFF have no random access."""
-    return not tiled and shards_across(layout, 0) != (1, 1)
+def in_bands(tiled: bool, shape: tuple[int, int], shard_px: int) -> bool:
+    """Whether a source is decoded in bands of its full width.
+
+    JPEG, PNG and striped TIFF have no random access: each step back decodes from the top, and a window
+    costs the whole width. One that is no wider than a shard needs no bands.
+    """
+    return not tiled and shape[1] > shard_px
 
 
 def blocks_of(raster: RasterSource, layout: SceneLayout, top: Shard) -> Blocks:
@@ -33,7 +37,7 @@ def blocks_of(raster: RasterSource, layout: SceneLayout, top: Shard) -> Blocks:
 
     Raises: SourceUnreadable.
     """
-    if in_bands(raster.info.tiled, layout):
+    if in_bands(raster.info.tiled, layout.shape, layout.shard_px):
         return _from_bands(raster, layout)
     return _from_tiles(raster, layout, top)
 
