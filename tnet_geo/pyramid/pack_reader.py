@@ -74,6 +74,11 @@ class PackReader:
         self._on_read = None if store.local else partial(REMOTE_READS.book, self._meter)
 
     @property
+    def store(self) -> Store:
+        """The archive's place."""
+        return self._store
+
+    @property
     def pack_id(self) -> str:
         """The pack that the site is in."""
         return self._pack_id
