@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -27,6 +27,7 @@ REFRESH_SECONDS = 5.0
 """A scene that is not found is looked for in packs that are newer than the table, at most so often."""
 READS = 16
 """Indexes that are read at once."""
+BATCH_ROWS = 1 << 15
 OPEN_PACKS = 256
 """Indexes that are kept in memory: some 300 kB each."""
 
@@ -116,6 +117,7 @@ class PackTable:
                 found += self._indexed(there - known.union(*(rows.packs for rows in found)))
             if len(found) > 1 or found[0] is not self._rows:
                 self._rows = _merged(found)
+                pa.default_memory_pool().release_unused()
             self._looked = time.monotonic()
 
     def _catalogued(self, wanted: set[str]) -> list[_Rows]:
@@ -127,12 +129,10 @@ class PackTable:
                 continue
             content = self._store.read(f"{CATALOGUE}/{part}")
             try:
-                table = pq.read_table(io.BytesIO(content or b""), columns=_COLUMNS)
+                found += list(_catalogued(content or b"", pa.array(sorted(wanted), pa.string())))
             except pa.ArrowException:
                 continue  # damaged, which is for `pyramid check` to say: the packs themselves know better
             self._parts.add(part)
-            table = table.filter(pc.is_in(table["pack_id"], pa.array(sorted(wanted), pa.string())))
-            found.append(_rows_of(table))
         return found
 
     def _indexed(self, wanted: set[str]) -> list[_Rows]:
@@ -156,6 +156,14 @@ class PackTable:
 def pack_table(store: Store) -> PackTable:
     """The table of the archive in `store`, one for this process."""
     return PackTable(store)
+
+
+def _catalogued(content: bytes, wanted: pa.Array) -> Iterator[_Rows]:
+    """Rows of the wanted packs in a part of the catalogue, piece by piece: a million strings take room."""
+    with pq.ParquetFile(io.BytesIO(content)) as part:
+        for batch in part.iter_batches(BATCH_ROWS, columns=_COLUMNS):
+            table = pa.Table.from_batches([batch])
+            yield _rows_of(table.filter(pc.is_in(table["pack_id"], wanted)))
 
 
 def _rows_of(table: pa.Table) -> _Rows:
