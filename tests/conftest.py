@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 from tests.archives import TinyArchive, tiny_archive
+from tests.object_store import BUCKET, ObjectServer, object_server
 
 PROJECT = Path(__file__).resolve().parents[1]
 
@@ -35,3 +38,18 @@ def shared_data() -> Path:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyArchive:
     """36 small labelled scenes with their pyramids; tests must leave it as it is."""
     return tiny_archive(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    """An S3-compatible server, a process of its own, with an empty bucket."""
+    with object_server(tmp_path_factory.mktemp("s3") / "server.log") as server:
+        yield server
+
+
+@pytest.fixture
+def s3(s3_server: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A place on that server where nothing is yet; the environment says how to get there."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{BUCKET}/{uuid.uuid4().hex}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+import boto3
 
 BUCKET = "imagery"
 
@@ -35,6 +38,30 @@ class ObjectServer:
     def make_bucket(self, name: str) -> None:
         """A new, empty bucket."""
         urllib.request.urlopen(urllib.request.Request(f"{self.endpoint}/{name}", method="PUT")).close()
+
+    def publish(self, address: str) -> None:
+        """Let all read the object at an s3:// address."""
+        bucket, key = address.removeprefix("s3://").split("/", 1)
+        keys = {"aws_access_key_id": "testing", "aws_secret_access_key": "testing"}
+        client = boto3.client("s3", endpoint_url=self.endpoint, region_name="us-east-1", **keys)
+        client.put_object_acl(Bucket=bucket, Key=key, ACL="public-read")
+        client.close()
+
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """The server checks who asks as long as the block lasts: it knows nobody."""
+        before = self._free_requests("0")
+        try:
+            yield
+        finally:
+            self._free_requests(before)
+
+    def _free_requests(self, count: str) -> str:
+        """How many requests are answered whoever asks; gives the former number."""
+        url, kind = f"{self.endpoint}/moto-api/reset-auth", {"Content-Type": "application/octet-stream"}
+        request = urllib.request.Request(url, data=count.encode(), headers=kind, method="POST")
+        with urllib.request.urlopen(request) as answer:
+            return str(json.load(answer)["PREVIOUS_INITIAL_NO_AUTH_ACTION_COUNT"])
 
 
 @contextmanager

@@ -152,22 +152,17 @@ class ObjectStore(Store):
 def _reason(error: Exception, bucket: str, endpoint: str | None) -> tuple[str, str]:
     """What is wrong with a place, and what to do."""
     text = str(error)
-    cause = re.sub(r"\s+", " ", text.split("Debug source", 1)[0]).strip()
-    if "NoSuchBucket" in text:
+    cause = re.search(r"<Code>(\w+)</Code>", text) or re.search(r"status code: (\d+)", text)
+    told = cause[1] if cause else re.sub(r"\s+", " ", text.split("Debug source", 1)[0]).strip()
+    if told == "NoSuchBucket":
         return f"is in bucket {bucket}, which does not exist", "make the bucket, or correct its name"
     if isinstance(error, PermissionDeniedError | UnauthenticatedError):
         remedy = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and the bucket's policy"
-        return f"lets these credentials not in ({_code(text) or cause})", remedy
+        return f"lets these credentials not in ({told})", remedy
     if "error sending request" in text:
         where = endpoint or "Amazon's endpoint"
         return f"cannot be reached at {where}", "check AWS_ENDPOINT_URL, AWS_REGION and the network"
-    return f"answers with an error ({_code(text) or cause})", "look into the server's log, or try again later"
-
-
-def _code(text: str) -> str | None:
-    """S3's own name of an error, such as AccessDenied."""
-    code = re.search(r"<Code>(\w+)</Code>", text)
-    return code[1] if code else None
+    return f"answers with an error ({told})", "look into the server's log, or try again later"
 
 
 @lru_cache(maxsize=16)
