@@ -1,0 +1,402 @@
+"""Tiles straight from a Cloud-Optimised GeoTIFF, local or remote, through its own overviews."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tnet_geo.errors import SourceUnreadable, TileUnreadable
+from tnet_geo.grid import Tile, Window
+from tnet_geo.imagery.manifest import scene_id_of
+from tnet_geo.imagery.raster import CHANGED
+from tnet_geo.imagery.remote import gdal_place, is_remote, remote_file
+from tnet_geo.pyramid.cog_levels import open_cog_file
+from tnet_geo.pyramid.decoded import BLOCKS, Block, Place
+from tnet_geo.pyramid.handles import HANDLES, Handle
+from tnet_geo.pyramid.ranges import NOTHING, Pieces, RangedFile, Span, joined
+from tnet_geo.pyramid.reduce import halve
+from tnet_geo.pyramid.tiff_directories import Directory, read_directories
+from tnet_geo.pyramid.tiles import RasterSpec, ReadMeter, Region, TileBatch, cleaned
+
+__all__ = ["CogReader", "CogSpec", "cog_digest"]
+
+DECODERS = min(4, len(os.sched_getaffinity(0)))
+BATCHES_AT_ONCE = 32
+BLOCKS_AT_ONCE = 256
+"""Blocks that one batch fetches and decodes together: what it holds beside its tiles is bounded."""
+HEAD_BYTES = 64 << 10
+REPLACE = "replace the file, or drop its sites"
+
+
+@dataclass(frozen=True, slots=True)
+class CogSpec(RasterSpec):
+    """A pyramid whose levels may be cut into blocks of different sizes: costs are those of the level's own."""
+
+    block_shapes: tuple[tuple[int, int], ...] = ()
+    """Rows and columns of a block, by level; a level made in memory has one block."""
+
+    def tile_chunks(self, tile: Tile) -> int:
+        """How many blocks of its level `tile` is made of; none for ground beyond the scene."""
+        overlap = self.overlap(tile)
+        return 0 if overlap is None else len(self.blocks_of(tile.level, overlap[1]))
+
+    def tile_bytes(self, tile: Tile) -> int:
+        """Bytes of those blocks, decoded, validity included; blocks end where the level does."""
+        overlap = self.overlap(tile)
+        if overlap is None:
+            return 0
+        per_pixel = self.bands * np.dtype(self.dtype).itemsize + (0 if self.all_valid else 1)
+        windows = (self.window_of(block) for block in self.blocks_of(tile.level, overlap[1]))
+        return sum(window.height * window.width for window in windows) * per_pixel
+
+    def blocks_of(self, level: int, region: Region) -> list[Place]:
+        """The blocks that hold a region of a level, row by row."""
+        (high, wide), (rows, cols) = self.block_shapes[level], region
+        down = range(rows.start // high, -(-rows.stop // high))
+        across = range(cols.start // wide, -(-cols.stop // wide))
+        return [(level, row, col) for row in down for col in across]
+
+    def window_of(self, block: Place) -> Window:
+        """Pixels of its level that a block holds; those at the edge hold fewer."""
+        level, row, col = block
+        (high, wide), (rows, cols) = self.block_shapes[level], self.shapes[level]
+        return Window(row * high, col * wide, min(high, rows - row * high), min(wide, cols - col * wide))
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What one block gives to one place of a batch."""
+
+    index: int
+    here: Region
+    there: Region
+
+
+class CogReader:
+    """Answers tiles of one COG; meets the contract of `TileReader`. Any thread may read.
+
+    Blocks of a batch are found in the file's tables, fetched together, decoded once by several threads,
+    and shared by all tiles that they belong to. Levels coarser than the smallest overview are made of it
+    in memory, as a build would make them; overviews are taken as they are, whatever they were made by.
+    """
+
+    def __init__(self, source: str | Path, half_px: int = 112, scene_id: str | None = None) -> None:
+        """`source` is a path, an https:// or an s3:// address.
+
+        Raises:
+            SourceUnreadable: it cannot be opened, or its pixels are of a kind that no network looks at.
+            OverviewsMissing: it is no GeoTIFF, or lacks a level.
+        """
+        self.source = gdal_place(str(source)) if not is_remote(str(source)) else str(source)
+        self._given = self.source, half_px, scene_id
+        self.meter = ReadMeter()
+        self._remote = RangedFile(self.source, self.meter.fetched) if is_remote(self.source) else None
+        self._directories = read_directories(self._remote) if self._remote is not None else []
+        self._mark = self._remote.mark if self._remote is not None else _local_mark(self.source)
+        digest = cog_digest(self.source) if self._remote is None else _digest(self._remote.mark)
+        self._key = self.source, digest
+        self._file = open_cog_file(self.source, self._remote, self._key, half_px)
+        info, levels = self._file.info, self._file.levels
+        self._reduced: list[Block] | None = None
+        self._reducing = threading.Lock()
+        made = self._file.shapes[len(levels) :]
+        self.spec = CogSpec(
+            scene_id=scene_id or scene_id_of(self.source),
+            bands=info.bands,
+            dtype=info.dtype,
+            half_px=half_px,
+            shapes=self._file.shapes,
+            crs=info.crs,
+            transform=info.transform,
+            digest=digest,
+            all_valid=info.all_valid,
+            chunk_shape=levels[0].block_shape,
+            nodata=info.nodata,
+            block_shapes=(*(level.block_shape for level in levels), *made),
+        )
+
+    def __reduce__(self) -> tuple[type[CogReader], tuple[str, int, str | None]]:
+        return CogReader, self._given
+
+    def read(self, tiles: Sequence[Tile]) -> TileBatch:
+        """The pixels of `tiles`; see `TileReader`. Raises: TileUnreadable."""
+        self.meter.add(self.spec, tiles)
+        return self._answer(tuple(tiles))
+
+    def submit(self, tiles: Sequence[Tile]) -> Future[TileBatch]:
+        """The same without waiting: all reads are under way when this returns."""
+        self.meter.add(self.spec, tiles)
+        return _batches().submit(self._answer, tuple(tiles))
+
+    def _answer(self, tiles: tuple[Tile, ...]) -> TileBatch:
+        spec, side = self.spec, self.spec.base_px
+        pixels = np.zeros((len(tiles), spec.bands, side, side), spec.dtype)
+        validity = np.zeros((len(tiles), side, side), np.uint8)
+        wanted = _parts(spec, tiles)
+        damage: dict[Place, Exception] = {}
+        try:
+            self._check_unchanged()
+            for group in _groups(list(wanted)):
+                for at, future in self._begun(group):
+                    try:
+                        block = future.result()
+                    except SourceUnreadable as error:
+                        damage[at] = error
+                        continue
+                    for part in wanted[at]:
+                        pixels[part.index, :, *part.here] = block[0][:, *part.there]
+                        validity[part.index, *part.here] = 255 if block[1] is None else block[1][part.there]
+        except SourceUnreadable as error:  # of the whole file
+            raise TileUnreadable(spec.scene_id, "whole scene", error.cause, REPLACE) from error
+        for at in damage:
+            tile = tiles[wanted[at][0].index]
+            text = f"tile (level {tile.level}, row {tile.row}, column {tile.col})"
+            cause = str(getattr(damage[at], "cause", damage[at]))
+            raise TileUnreadable(spec.scene_id, text, cause, REPLACE) from damage[at]
+        return TileBatch(pixels, validity)
+
+    def _check_unchanged(self) -> None:
+        """Remote files are checked at every answer of their server. Raises: SourceUnreadable."""
+        if self._remote is None and _local_mark(self.source) != self._mark:
+            raise SourceUnreadable(self.source, CHANGED)
+
+    def _begun(self, blocks: Sequence[Place]) -> list[tuple[Place, Future[Block]]]:
+        """Futures of blocks, in their order; all that nobody else makes are under way."""
+        made = len(self._file.levels)
+        futures: list[Future[Block]] = []
+        stored = [at for at in blocks if at[0] < made]
+        if stored:
+            claimed, mine = BLOCKS.claim(self._key, stored)
+            futures += claimed
+            self._make_claimed([at for at in stored if at in mine])
+        coarse = [at for at in blocks if at[0] >= made]
+        for at in coarse:
+            future: Future[Block] = Future()
+            try:
+                future.set_result(self._made_level(at[0]))
+            except SourceUnreadable as error:
+                future.set_exception(error)
+            futures.append(future)
+        return list(zip([*stored, *coarse], futures, strict=True))
+
+    def _make_claimed(self, blocks: list[Place]) -> None:
+        """Begin to make blocks that this reader has claimed; others may be waiting for them already."""
+        try:
+            self._make(blocks)
+        except BaseException as error:
+            for at in blocks:
+                BLOCKS.failed(self._key, at, SourceUnreadable(self.source, f"its reading broke: {error}"))
+            raise
+
+    def _make(self, blocks: list[Place]) -> None:
+        """Begin to decode blocks, once what they need of a server is here."""
+        pieces = NOTHING
+        if self._remote is not None and blocks:
+            blocks, pieces = self._fetched(blocks)
+        by_level: dict[int, list[Place]] = {}
+        for at in blocks:
+            by_level.setdefault(at[0], []).append(at)
+        for level, own in by_level.items():
+            count = -(-len(own) // DECODERS)
+            for start in range(0, len(own), count):
+                _decoders().submit(self._decode, level, own[start : start + count], pieces)
+
+    def _fetched(self, blocks: list[Place]) -> tuple[list[Place], Pieces]:
+        """The bytes of blocks, and those blocks of them that could be fetched; the others have failed."""
+        assert self._remote is not None, "local files are read by GDAL"
+        try:
+            places = self._places(blocks)
+        except SourceUnreadable as error:
+            for at in blocks:
+                BLOCKS.failed(self._key, at, error)
+            return [], NOTHING
+        spans = joined(span for own in places for span in own if not self._remote.has(*span))
+        found: list[tuple[int, bytes]] = []
+        lost: list[tuple[Span, SourceUnreadable]] = []
+        for span, read in zip(spans, self._remote.fetch_all(spans), strict=True):
+            try:
+                found.append((span[0], read.result()))
+            except SourceUnreadable as error:
+                lost.append((span, error))
+        whole: list[Place] = []
+        for at, own in zip(blocks, places, strict=True):
+            missing = [error for (a, b), error in lost for start, _ in own if a <= start < b]
+            if missing:
+                BLOCKS.failed(self._key, at, missing[0])
+            else:
+                whole.append(at)
+        return whole, Pieces(found)
+
+    def _places(self, blocks: Sequence[Place]) -> list[list[Span]]:
+        """Where the bytes of blocks lie in the remote file, those of their masks included."""
+        assert self._remote is not None, "local files are read by GDAL"
+        found: list[list[Span]] = [[] for _ in blocks]
+        for level in {at[0] for at in blocks}:
+            own = [(n, at) for n, at in enumerate(blocks) if at[0] == level]
+            for directory in self._images(level):
+                # Masks may be cut otherwise than their images.
+                inside = [_cells(self.spec.window_of(at), directory.block_shape) for _, at in own]
+                cells = sorted({cell for one in inside for cell in one})
+                spans = dict(zip(cells, directory.spans(self._remote, cells), strict=True))
+                for (n, _), one in zip(own, inside, strict=True):
+                    found[n] += [span for cell in one for span in spans[cell]]
+        return found
+
+    def _images(self, level: int) -> list[Directory]:
+        """The level's image in the file, and its mask."""
+        shape = self.spec.shapes[level]
+        images: dict[bool, Directory] = {}
+        for directory in self._directories:
+            if (directory.rows, directory.cols) == shape:
+                images.setdefault(directory.is_mask, directory)
+        return list(images.values())
+
+    def _decode(self, level: int, blocks: Sequence[Place], pieces: Pieces) -> None:
+        """In a thread of its own: decode blocks of one level with one handle."""
+        for at in blocks:
+            try:
+                block = self._clean(self._raw(level, self.spec.window_of(at), pieces))
+            except Exception as error:  # noqa: BLE001  whoever waits for the block must hear of it
+                BLOCKS.failed(self._key, at, error)
+            else:
+                BLOCKS.made(self._key, at, block)
+
+    def _raw(self, level: int, window: Window, pieces: Pieces) -> Block:
+        """Pixels of a level as GDAL gives them, and their validity. Raises: SourceUnreadable."""
+        overview = self._file.levels[level].overview
+        make = partial(Handle, self.source, self._remote, overview)
+        with HANDLES.lent((*self._key, overview), make) as handle:
+            handle.pieces = pieces
+            return handle.read(window, self._file.info, self._file.bands)
+
+    def _made_level(self, level: int) -> Block:
+        """A level that the file does not have, clean. Raises: SourceUnreadable."""
+        with self._reducing:
+            if self._reduced is None:
+                self._reduced = self._reduce()
+        return self._reduced[level - len(self._file.levels)]
+
+    def _reduce(self) -> list[Block]:
+        """All levels beyond the smallest overview, which is read whole, and counted."""
+        spec, last = self.spec, len(self._file.levels) - 1
+        whole = Window(0, 0, *spec.shapes[last])
+        region = slice(0, whole.height), slice(0, whole.width)
+        blocks, pieces = spec.blocks_of(last, region), NOTHING
+        if self._remote is not None:
+            places = self._places(blocks)
+            spans = joined(span for own in places for span in own if not self._remote.has(*span))
+            reads = self._remote.fetch_all(spans)
+            pieces = Pieces([(span[0], read.result()) for span, read in zip(spans, reads, strict=True)])
+        level = self._raw(last, whole, pieces)
+        shown = 0 if level[1] is None else level[1].nbytes
+        self.meter.decoded(level[0].nbytes + shown, len(blocks))
+        self._share(blocks, level)
+        made: list[Block] = []
+        while len(made) < spec.levels - len(self._file.levels):
+            level = halve(*level, spec.nodata)
+            made.append(level)
+        return [self._clean(level) for level in made]
+
+    def _share(self, blocks: Sequence[Place], level: Block) -> None:
+        """Let tiles of a level that was read whole have its blocks."""
+        for at in BLOCKS.claim(self._key, blocks)[1]:
+            window = self.spec.window_of(at)
+            region = slice(window.row, window.bottom), slice(window.col, window.right)
+            pixels, validity = level[0][:, *region].copy(), None if level[1] is None else level[1][region]
+            BLOCKS.made(self._key, at, self._clean((pixels, validity)))
+
+    def _clean(self, block: Block) -> Block:
+        pixels, validity = block
+        if not (self.spec.all_valid and self.spec.nodata is None):
+            shown = np.full(pixels.shape[1:], 255, np.uint8) if validity is None else validity
+            cleaned(pixels, shown, self.spec.nodata)
+        return block
+
+
+def cog_digest(source: str) -> str:
+    """What names the content of a COG: of a remote one size and ETag, by one request; of a local one size,
+    time of its last change, and its first and last 64 KiB.
+
+    Raises:
+        SourceUnreadable: it is not there, or its server does not answer.
+    """
+    if is_remote(source):
+        facts = remote_file(source)
+        return _digest(f"{facts.size} {facts.etag or facts.modified}")
+    mark = _local_mark(source)
+    try:
+        with Path(source).open("rb") as file:
+            head = file.read(HEAD_BYTES)
+            file.seek(max(0, Path(source).stat().st_size - HEAD_BYTES))
+            tail = file.read()
+    except OSError as error:
+        raise SourceUnreadable(source, error.strerror or type(error).__name__) from None
+    return _digest(mark, head, tail)
+
+
+def _digest(*parts: str | bytes) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part.encode() if isinstance(part, str) else part)
+    return digest.hexdigest()
+
+
+def _local_mark(source: str) -> str:
+    try:
+        found = os.stat(source)
+    except OSError as error:
+        raise SourceUnreadable(source, error.strerror or type(error).__name__) from None
+    return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _parts(spec: CogSpec, tiles: Sequence[Tile]) -> dict[Place, list[_Part]]:
+    """What every block gives to the batch, in the order in which tiles ask for blocks."""
+    found: dict[Place, list[_Part]] = {}
+    for index, tile in enumerate(tiles):
+        overlap = spec.overlap(tile)
+        if overlap is None:
+            continue
+        (top, left), (rows, cols) = (side.start for side in overlap[0]), overlap[1]
+        for at in spec.blocks_of(tile.level, overlap[1]):
+            window = spec.window_of(at)
+            first_row, last_row = max(rows.start, window.row), min(rows.stop, window.bottom)
+            first_col, last_col = max(cols.start, window.col), min(cols.stop, window.right)
+            down, right = top - rows.start, left - cols.start
+            here = slice(first_row + down, last_row + down), slice(first_col + right, last_col + right)
+            there = (
+                slice(first_row - window.row, last_row - window.row),
+                slice(first_col - window.col, last_col - window.col),
+            )
+            found.setdefault(at, []).append(_Part(index, here, there))
+    return found
+
+
+def _cells(window: Window, block_shape: tuple[int, int]) -> list[tuple[int, int]]:
+    """Rows and columns of the blocks that hold a window."""
+    high, wide = block_shape
+    down = range(window.row // high, -(-window.bottom // high))
+    return [(row, col) for row in down for col in range(window.col // wide, -(-window.right // wide))]
+
+
+def _groups(blocks: list[Place]) -> list[list[Place]]:
+    return [blocks[n : n + BLOCKS_AT_ONCE] for n in range(0, len(blocks), BLOCKS_AT_ONCE)]
+
+
+@cache
+def _batches() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(BATCHES_AT_ONCE, thread_name_prefix="tnet-geo-batch")
+
+
+@cache
+def _decoders() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(DECODERS, thread_name_prefix="tnet-geo-decode")
