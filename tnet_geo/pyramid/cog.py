@@ -10,10 +10,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from tnet_geo.errors import SourceUnreadable, TileUnreadable
 from tnet_geo.grid import Tile, Window
@@ -40,7 +38,7 @@ REPLACE = "replace the file, or drop its sites"
 
 @dataclass(frozen=True, slots=True)
 class CogSpec(RasterSpec):
-    """A pyramid whose levels may be cut into blocks of different sizes: costs are those of the level's own."""
+    """A pyramid whose levels may be cut into blocks of different sizes: costs are those of each level."""
 
     block_shapes: tuple[tuple[int, int], ...] = ()
     """Rows and columns of a block, by level; a level made in memory has one block."""
@@ -143,7 +141,7 @@ class CogReader:
         pixels = np.zeros((len(tiles), spec.bands, side, side), spec.dtype)
         validity = np.zeros((len(tiles), side, side), np.uint8)
         wanted = _parts(spec, tiles)
-        damage: dict[Place, Exception] = {}
+        damage: dict[Place, SourceUnreadable] = {}
         try:
             self._check_unchanged()
             for group in _groups(list(wanted)):
@@ -158,11 +156,10 @@ class CogReader:
                         validity[part.index, *part.here] = 255 if block[1] is None else block[1][part.there]
         except SourceUnreadable as error:  # of the whole file
             raise TileUnreadable(spec.scene_id, "whole scene", error.cause, REPLACE) from error
-        for at in damage:
+        for at, error in damage.items():
             tile = tiles[wanted[at][0].index]
             text = f"tile (level {tile.level}, row {tile.row}, column {tile.col})"
-            cause = str(getattr(damage[at], "cause", damage[at]))
-            raise TileUnreadable(spec.scene_id, text, cause, REPLACE) from damage[at]
+            raise TileUnreadable(spec.scene_id, text, error.cause, REPLACE) from error
         return TileBatch(pixels, validity)
 
     def _check_unchanged(self) -> None:
@@ -324,8 +321,10 @@ class CogReader:
 
 
 def cog_digest(source: str) -> str:
-    """What names the content of a COG: of a remote one size and ETag, by one request; of a local one size,
-    time of its last change, and its first and last 64 KiB.
+    """What names the content of a COG.
+
+    Of a remote one size and ETag, by one request; of a local one its size, the time of its last change,
+    and its first and last 64 KiB.
 
     Raises:
         SourceUnreadable: it is not there, or its server does not answer.
@@ -353,7 +352,7 @@ def _digest(*parts: str | bytes) -> str:
 
 def _local_mark(source: str) -> str:
     try:
-        found = os.stat(source)
+        found = Path(source).stat()
     except OSError as error:
         raise SourceUnreadable(source, error.strerror or type(error).__name__) from None
     return f"{found.st_size} {found.st_mtime_ns}"

@@ -90,7 +90,7 @@ class Handle:
 
         return told(self.source, opened)
 
-    def _stream(self, path: str, mode: str = "rb", **_: Any) -> Any:
+    def _stream(self, path: str, *_: Any, **__: Any) -> Any:
         """What rasterio reads for a name: the file, or one of its sidecars; nothing else is there."""
         file = self._file
         name = self.source.partition("?")[0].rpartition("/")[2]
@@ -145,5 +145,5 @@ class HandlePool:
 
 
 HANDLES = HandlePool()
-"""Of this process. Datasets on streams that are open when Python ends bring it down: they are closed before."""
+"""Of this process. Datasets on streams that are open when Python ends would bring it down."""
 atexit.register(HANDLES.clear)

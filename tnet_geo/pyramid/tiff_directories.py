@@ -68,7 +68,7 @@ class Directory:
     def _span(self, file: RangedFile, number: int) -> Iterable[Span]:
         if number < min(self.offsets.count, self.counts.count):
             start, size = (self._value(file, table, number) for table in (self.offsets, self.counts))
-            if 0 < size and start + size <= file.size:
+            if size > 0 and start + size <= file.size:
                 yield start, start + size
 
     def _value(self, file: RangedFile, values: _Values, index: int) -> int:
