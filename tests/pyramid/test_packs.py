@@ -30,7 +30,7 @@ from tests.properties.test_pyramid import (
     seeds,
 )
 from tests.rasters import GEOREFERENCE, random_pixels, write_raster
-from tnet_geo.errors import ArchiveMismatch, TileUnreadable
+from tnet_geo.errors import ArchiveMismatch, SceneUnwritable, TileUnreadable
 from tnet_geo.grid import Tile, last_level
 from tnet_geo.pyramid import ArchiveSettings, MemoryReader, pack_layout, pack_reader, pack_writer
 from tnet_geo.pyramid.catalogue import append_catalogue
@@ -100,9 +100,12 @@ def test_every_level_of_every_site_equals_the_plain_loop(  # noqa: PLR0917
             if nodata is not None:
                 full[(pixels == nodata).all(axis=0)] = 0
             expected[f"s{n}"] = pixels, full, nodata
-        for outcome in pack_all(store, members_of(sources, chosen), chosen):
-            assert not outcome.set_aside
+        empty = {scene_id for scene_id, (_, validity, _) in expected.items() if not validity.any()}
+        outcomes = pack_all(store, members_of(sources, chosen), chosen)
+        assert {scene_id for outcome in outcomes for scene_id, _ in outcome.set_aside} == empty
         for scene_id, (pixels, validity, nodata) in expected.items():
+            if scene_id in empty:
+                continue
             reader = reader_of(store, scene_id)
             assert reader.spec.levels == last_level(shape, half_px) + 1
             for level in range(reader.spec.levels):
@@ -201,6 +204,15 @@ def everything_in(store: LocalStore) -> list[str]:
 def cut_off(path: Path) -> None:
     """The last third of a file is lost."""
     os.truncate(path, path.stat().st_size * 2 // 3)
+
+
+def test_a_site_without_a_valid_pixel_is_set_aside(tmp_path: Path) -> None:
+    nothing = write_raster(tmp_path / "nothing.tif", random_pixels(1, (70, 50)), np.zeros((70, 50), np.uint8))
+    half = write_raster(tmp_path / "half.tif", random_pixels(1, (70, 50)), scattered(1, (70, 50)))
+    store = LocalStore(f"{tmp_path}/archive")
+    (outcome,) = pack_all(store, members_of({"nothing": nothing, "half": half}))
+    assert [record.scene_id for record in outcome.packed] == ["half"]
+    assert "not one of its pixels is valid" in dict(outcome.set_aside)["nothing"]
 
 
 def test_nothing_readable_is_no_pack(tmp_path: Path) -> None:
@@ -369,7 +381,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(
         pack_writer, "index_bytes", lambda rows: (_ for _ in ()).throw(OSError(28, "No space left"))
     )
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(SceneUnwritable, match="No space left"):
         pack_all(store, members)
     assert not everything_in(store)
 

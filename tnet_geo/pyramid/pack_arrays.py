@@ -10,6 +10,8 @@ import numpy as np
 import tensorstore as ts
 from numpy.typing import NDArray
 
+from tnet_geo.errors import SceneUnwritable
+from tnet_geo.pyramid.batches import cause_of
 from tnet_geo.pyramid.pack_layout import PackLayout
 from tnet_geo.pyramid.places import Store
 from tnet_geo.pyramid.reduce import halve
@@ -27,10 +29,14 @@ def _context() -> ts.Context:
 
 
 class PackArrays:
-    """All arrays of one pack in the folder `store`. Not for several threads."""
+    """All arrays of one pack in the folder `store`. Not for several threads.
+
+    Raises, in `add` and `finish`: SceneUnwritable.
+    """
 
     def __init__(self, store: Store, layout: PackLayout) -> None:
         self._store, self._layout = store, layout
+        self._place = store.url.rpartition("/")[0]
         self._levels = [
             {name: _Shards(store, layout, level, name) for name in layout.names}
             for level in range(len(layout.shapes))
@@ -78,9 +84,14 @@ class PackArrays:
             self._writes.append(write)
 
     def _settle(self, pending: int) -> None:
-        """Wait until at most `pending` writes are under way."""
+        """Wait until at most `pending` writes are under way. Raises: SceneUnwritable."""
         while len(self._writes) > pending:
-            self._writes.popleft().result()
+            try:
+                self._writes.popleft().result()
+            except (ValueError, OSError) as error:
+                raise SceneUnwritable(
+                    f"of pack {self._layout.pack_id}", self._place, cause_of(error)
+                ) from error
 
 
 class _Shards:

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tnet_geo.errors import SourceUnreadable
+from tnet_geo.errors import SceneUnwritable, SourceUnreadable
 from tnet_geo.grid import Window
 from tnet_geo.imagery.fingerprint import DigestOf, FileState, source_digest, source_files, source_state
-from tnet_geo.imagery.raster import RasterInfo, RasterSource, open_raster
+from tnet_geo.imagery.raster import CHANGED, NO_VALID_PIXELS, RasterInfo, RasterSource, open_raster
 from tnet_geo.pyramid.canvas import canvas_cut, fit, fitted_transform
 from tnet_geo.pyramid.layout import SEAL
 from tnet_geo.pyramid.pack_arrays import PackArrays
@@ -66,6 +66,7 @@ def write_pack(
     all of it is there. Its bytes follow from its members alone.
 
     Raises:
+        SceneUnwritable: the disk is full, or the bucket does not take it.
         WriteConflict: another build seals other bytes under the same name.
         PlaceUnusable: the archive's place does not answer.
     """
@@ -127,7 +128,7 @@ class _Source:
     def check(self) -> None:
         """Raises: SourceUnreadable if any of its files is not what it was."""
         if source_state(self.place, files=self.files) != self.state:
-            raise SourceUnreadable(self.place, "it changed while it was read")
+            raise SourceUnreadable(self.place, CHANGED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,10 +169,18 @@ class _Attempt:
         self.bytes_written = self.files = 0
 
     def run(self) -> dict[str, str]:
-        """Why sites cannot be packed; the pack is sealed if there are none."""
+        """Why sites cannot be packed; the pack is sealed if there are none. Raises: SceneUnwritable."""
         if sealed_digest(self._packs.at(self.pack_id)) == self._layout.digest:
             self.new = False
             return {}
+        try:
+            return self._write()
+        except OSError as error:
+            pack, cause = f"of pack {self.pack_id}", error.strerror or str(error)
+            raise SceneUnwritable(pack, self._packs.url, cause) from error
+
+    def _write(self) -> dict[str, str]:
+        """Into a draft, which is gone afterwards."""
         draft = begin(self._packs, self.pack_id, self._layout.digest)
         arrays = PackArrays(draft.store, self._layout)
         try:
@@ -264,6 +273,8 @@ def _packed(
         pixel_bytes = info.bands * np.dtype(info.dtype).itemsize
         block = fit(read, cut, side, nodata=info.nodata, pixel_bytes=pixel_bytes)
         transform = fitted_transform(transform, cut, side)
+    if block[1] is not None and not block[1].any():
+        raise SourceUnreadable(member.source, NO_VALID_PIXELS)
     return block, {
         "key": scene_key(member.scene_id),
         "scene_id": member.scene_id,
