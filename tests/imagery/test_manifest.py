@@ -35,6 +35,10 @@ def test_what_is_written_is_read_again(tmp_path: Path, name: str) -> None:
             "harbour, old",
             "train",
             "2024-05-31",
+            0.3,
+            "DEU",
+            "POLYGON ((5 45, 6 45, 6 46, 5 46, 5 45))",
+            12.5,
         ),
         Site("two", "/elsewhere/c.tif", "c-1", None, None, None, None),
         Site("003", "https://host/d.tif", "d", None, 'a "class"', "val", "2024-05-31T10:40:00Z"),
@@ -131,6 +135,13 @@ def test_parquet_types_that_mean_the_same_are_taken(tmp_path: Path) -> None:
         ("site_id,scene,date\none,a.tif,31.05.2024\n", r"date '31.05.2024'"),
         ("site_id,scene,date\none,a.tif,2024-13\n", r"date '2024-13'"),
         ("site_id,scene,scene_id\none,a.tif,x\ntwo,b.tif,x\n", r"scene_id 'x' for two scenes"),
+        ("site_id,scene,gsd\none,a.tif,0\n", r"gsd 0.0 at site 'one': write metres a pixel, above 0"),
+        ("site_id,scene,gsd\none,a.tif,nan\n", r"gsd nan at site 'one'"),
+        ("site_id,scene,gsd\none,a.tif,inf\n", r"gsd inf at site 'one'"),
+        ("site_id,scene,gsd\none,a.tif,wide\n", r"wrong value in column 'gsd'"),
+        ("site_id,scene,cloud_cover\none,a.tif,101\n", r"cloud_cover 101.0 at site 'one'"),
+        ("site_id,scene,cloud_cover\none,a.tif,nan\n", r"cloud_cover nan at site 'one'"),
+        ("site_id,scene,footprint\none,a.tif,POINT (1 2)\n", r"footprint 'POINT \(1 2\)' at site 'one'"),
     ],
 )
 def test_what_breaks_the_schema_is_refused_by_name(tmp_path: Path, text: str, said: str) -> None:
@@ -182,10 +193,30 @@ def test_classes_are_the_labels_of_training_in_order() -> None:
     assert Manifest([site(1, "b", None), site(2, "a", "test")], "m.csv").classes() == ("a", "b")
 
 
-@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("split", ["val", "test", "seq"])
 def test_a_label_that_training_lacks_is_refused(split: str) -> None:
     with pytest.raises(InvalidManifest, match=f"label 'c' in split {split}"):
         Manifest([site(1, "a", "train"), site(2, "c", split)], "m.csv").classes()
+
+
+def test_the_refusal_counts_labels_and_sites_and_names_the_way_out() -> None:
+    sites = [site(1, "a", "train"), site(2, "c", "val"), site(3, "c", "val"), site(4, "d", "val")]
+    manifest = Manifest(sites, "m.csv")
+    assert manifest.untrained() == {"val": {"c": 2, "d": 1}}
+    with pytest.raises(InvalidManifest, match=r"'c' .*\(and 1 more such labels\).*leave the 2 in val out"):
+        manifest.classes()
+    without = [replace(one, split=None) if one.label in {"c", "d"} else one for one in sites]
+    assert Manifest(without, "m.csv").classes() == ("a",)
+
+
+def test_facts_that_no_site_has_are_no_columns(tmp_path: Path) -> None:
+    write_manifest([Site("one", "/a.tif", "a")], tmp_path / "bare.csv")
+    assert "gsd" not in (tmp_path / "bare.csv").read_text()
+    write_manifest([Site("one", "/a.tif", "a", gsd=0.5), Site("two", "/a.tif", "a")], tmp_path / "some.csv")
+    header = (tmp_path / "some.csv").read_text().splitlines()[0]
+    assert "gsd" in header
+    assert "country" not in header
+    assert [one.gsd for one in read_manifest(tmp_path / "some.csv").sites] == [0.5, None]
 
 
 def test_without_labels_there_are_no_classes() -> None:

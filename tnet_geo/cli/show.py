@@ -5,19 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections import Counter
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tnet_geo.errors import OutputExists
 from tnet_geo.units import bytes_text, seconds_text
 
-if TYPE_CHECKING:
-    from tnet_geo.imagery import Manifest
-
-__all__ = ["as_json_text", "as_lines", "show", "show_manifest", "write_new"]
+__all__ = ["as_json_text", "as_lines", "show", "write_new"]
 
 
 def show(report: object, *, as_json: bool) -> None:
@@ -51,15 +47,6 @@ def as_lines(report: object) -> list[str]:
         else:
             lines.append(f"{name}  {_words(key, value)}")
     return lines
-
-
-def show_manifest(manifest: Manifest) -> None:
-    """Print how many sites, scenes and labels a manifest has, and how they are split."""
-    sites = manifest.sites
-    labels = Counter(site.label for site in sites if site.label is not None)
-    splits = Counter(site.split or "no split" for site in sites)
-    print(f"{manifest.path}: {len(sites)} sites in {len(manifest.scenes())} scenes, {len(labels)} classes")
-    print(", ".join(f"{name} {count}" for name, count in sorted(splits.items())))
 
 
 def write_new(path: Path, content: bytes) -> None:

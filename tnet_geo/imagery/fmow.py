@@ -43,7 +43,7 @@ SMALLEST_PX = 3
 """The published baseline skips boxes of width or height 2 or less."""
 _THREADS, _FOLDERS_A_TASK = 8, 64
 
-Progress = Callable[[int], None]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def manifest_from_fmow(
     Sites are windows in native pixels, clipped to their pictures, named by the picture's path and the
     box's ID. Labels are names of the 62 published classes; those of test and seq come from the ground truth
     (by default `groundtruth/` or `groundtruth.tar.bz2` in `root`) and are missing without it, as footprints
-    are. Reads every JSON once and no picture. `progress` is told how many of the folders are done.
+    are. Reads every JSON once and no picture. `progress` is told how many folders are done, of how many.
 
     Raises:
         InvalidDataSet: nothing in `root` is laid out like fMoW, no picture is of the kind asked for, or the
@@ -136,7 +136,7 @@ def manifest_from_fmow(
             whole.lacking += part.lacking
             done += len(task)
             if progress is not None:
-                progress(done)
+                progress(done, len(folders))
     if not whole.sites:
         what = f"holds no site of kind {options.kind} ({_why(whole)})"
         raise InvalidDataSet(str(root), what, f"choose another --kind of {', '.join(KINDS)}")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +49,6 @@ def manifest_from_stac(
     label: str | None = None,
     val: float = 0.0,
     test: float = 0.0,
-    progress: Callable[[int], None] | None = None,
 ) -> ManifestReport:
     """Write the manifest of the items of a STAC catalogue, on the disk or at an http(s) address.
 
@@ -71,7 +70,7 @@ def manifest_from_stac(
     name = str(source)
     chooser = _Chooser(name, folder_of(out), asset, label)
     found: list[tuple[str | None, Site]] = []
-    for number, item in enumerate(_items(name), start=1):
+    for item in _items(name):
         try:
             site = chooser.site(item)
         except _Ambiguous as keys:
@@ -79,8 +78,6 @@ def manifest_from_stac(
             raise InvalidDataSet(name, what, "name one with --asset") from keys
         if site is not None:
             found.append((item.collection_id, site))
-        if progress is not None:
-            progress(number)
     if not found:
         what = f"has no item with the asset {asset!r}" if asset else "has no item with a raster"
         seen = ", ".join(sorted(chooser.keys)) or "none"
