@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
@@ -19,14 +18,15 @@ from tnet_geo.imagery.manifest import scene_id_of
 from tnet_geo.imagery.raster import CHANGED
 from tnet_geo.imagery.remote import gdal_place, is_remote, remote_file
 from tnet_geo.pyramid.cog_levels import open_cog_file
+from tnet_geo.pyramid.cog_spec import CogSpec, cells_of, parts_of
 from tnet_geo.pyramid.decoded import BLOCKS, Block, Place
 from tnet_geo.pyramid.handles import HANDLES, Handle
 from tnet_geo.pyramid.ranges import NOTHING, Pieces, RangedFile, Span, joined
 from tnet_geo.pyramid.reduce import halve
 from tnet_geo.pyramid.tiff_directories import Directory, read_directories
-from tnet_geo.pyramid.tiles import RasterSpec, ReadMeter, Region, TileBatch, cleaned
+from tnet_geo.pyramid.tiles import ReadMeter, TileBatch, cleaned
 
-__all__ = ["CogReader", "CogSpec", "cog_digest"]
+__all__ = ["CogReader", "cog_digest"]
 
 DECODERS = min(4, len(os.sched_getaffinity(0)))
 BATCHES_AT_ONCE = 32
@@ -34,50 +34,6 @@ BLOCKS_AT_ONCE = 256
 """Blocks that one batch fetches and decodes together: what it holds beside its tiles is bounded."""
 HEAD_BYTES = 64 << 10
 REPLACE = "replace the file, or drop its sites"
-
-
-@dataclass(frozen=True, slots=True)
-class CogSpec(RasterSpec):
-    """A pyramid whose levels may be cut into blocks of different sizes: costs are those of each level."""
-
-    block_shapes: tuple[tuple[int, int], ...] = ()
-    """Rows and columns of a block, by level; a level made in memory has one block."""
-
-    def tile_chunks(self, tile: Tile) -> int:
-        """How many blocks of its level `tile` is made of; none for ground beyond the scene."""
-        overlap = self.overlap(tile)
-        return 0 if overlap is None else len(self.blocks_of(tile.level, overlap[1]))
-
-    def tile_bytes(self, tile: Tile) -> int:
-        """Bytes of those blocks, decoded, validity included; blocks end where the level does."""
-        overlap = self.overlap(tile)
-        if overlap is None:
-            return 0
-        per_pixel = self.bands * np.dtype(self.dtype).itemsize + (0 if self.all_valid else 1)
-        windows = (self.window_of(block) for block in self.blocks_of(tile.level, overlap[1]))
-        return sum(window.height * window.width for window in windows) * per_pixel
-
-    def blocks_of(self, level: int, region: Region) -> list[Place]:
-        """The blocks that hold a region of a level, row by row."""
-        (high, wide), (rows, cols) = self.block_shapes[level], region
-        down = range(rows.start // high, -(-rows.stop // high))
-        across = range(cols.start // wide, -(-cols.stop // wide))
-        return [(level, row, col) for row in down for col in across]
-
-    def window_of(self, block: Place) -> Window:
-        """Pixels of its level that a block holds; those at the edge hold fewer."""
-        level, row, col = block
-        (high, wide), (rows, cols) = self.block_shapes[level], self.shapes[level]
-        return Window(row * high, col * wide, min(high, rows - row * high), min(wide, cols - col * wide))
-
-
-@dataclass(frozen=True, slots=True)
-class _Part:
-    """What one block gives to one place of a batch."""
-
-    index: int
-    here: Region
-    there: Region
 
 
 class CogReader:
@@ -140,7 +96,7 @@ class CogReader:
         spec, side = self.spec, self.spec.base_px
         pixels = np.zeros((len(tiles), spec.bands, side, side), spec.dtype)
         validity = np.zeros((len(tiles), side, side), np.uint8)
-        wanted = _parts(spec, tiles)
+        wanted = parts_of(spec, tiles)
         damage: dict[Place, SourceUnreadable] = {}
         try:
             self._check_unchanged()
@@ -156,10 +112,10 @@ class CogReader:
                         validity[part.index, *part.here] = 255 if block[1] is None else block[1][part.there]
         except SourceUnreadable as error:  # of the whole file
             raise TileUnreadable(spec.scene_id, "whole scene", error.cause, REPLACE) from error
-        for at, error in damage.items():
+        for at, fault in damage.items():
             tile = tiles[wanted[at][0].index]
             text = f"tile (level {tile.level}, row {tile.row}, column {tile.col})"
-            raise TileUnreadable(spec.scene_id, text, error.cause, REPLACE) from error
+            raise TileUnreadable(spec.scene_id, text, fault.cause, REPLACE) from fault
         return TileBatch(pixels, validity)
 
     def _check_unchanged(self) -> None:
@@ -242,7 +198,7 @@ class CogReader:
             own = [(n, at) for n, at in enumerate(blocks) if at[0] == level]
             for directory in self._images(level):
                 # Masks may be cut otherwise than their images.
-                inside = [_cells(self.spec.window_of(at), directory.block_shape) for _, at in own]
+                inside = [cells_of(self.spec.window_of(at), directory.block_shape) for _, at in own]
                 cells = sorted({cell for one in inside for cell in one})
                 spans = dict(zip(cells, directory.spans(self._remote, cells), strict=True))
                 for (n, _), one in zip(own, inside, strict=True):
@@ -356,35 +312,6 @@ def _local_mark(source: str) -> str:
     except OSError as error:
         raise SourceUnreadable(source, error.strerror or type(error).__name__) from None
     return f"{found.st_size} {found.st_mtime_ns}"
-
-
-def _parts(spec: CogSpec, tiles: Sequence[Tile]) -> dict[Place, list[_Part]]:
-    """What every block gives to the batch, in the order in which tiles ask for blocks."""
-    found: dict[Place, list[_Part]] = {}
-    for index, tile in enumerate(tiles):
-        overlap = spec.overlap(tile)
-        if overlap is None:
-            continue
-        (top, left), (rows, cols) = (side.start for side in overlap[0]), overlap[1]
-        for at in spec.blocks_of(tile.level, overlap[1]):
-            window = spec.window_of(at)
-            first_row, last_row = max(rows.start, window.row), min(rows.stop, window.bottom)
-            first_col, last_col = max(cols.start, window.col), min(cols.stop, window.right)
-            down, right = top - rows.start, left - cols.start
-            here = slice(first_row + down, last_row + down), slice(first_col + right, last_col + right)
-            there = (
-                slice(first_row - window.row, last_row - window.row),
-                slice(first_col - window.col, last_col - window.col),
-            )
-            found.setdefault(at, []).append(_Part(index, here, there))
-    return found
-
-
-def _cells(window: Window, block_shape: tuple[int, int]) -> list[tuple[int, int]]:
-    """Rows and columns of the blocks that hold a window."""
-    high, wide = block_shape
-    down = range(window.row // high, -(-window.bottom // high))
-    return [(row, col) for row in down for col in range(window.col // wide, -(-window.right // wide))]
 
 
 def _groups(blocks: list[Place]) -> list[list[Place]]:
