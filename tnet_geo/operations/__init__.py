@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from tnet_geo.operations.build import BuildReport as BuildReport
     from tnet_geo.operations.build import build_archive as build_archive
+    from tnet_geo.operations.build_forecast import BuildPlan as BuildPlan
+    from tnet_geo.operations.build_forecast import plan_archive as plan_archive
     from tnet_geo.operations.classification import ClassifyReport as ClassifyReport
     from tnet_geo.operations.classification import classify as classify
     from tnet_geo.operations.evaluation import Evaluation as Evaluation
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 # Loaded at first use: a job must not pay for what the others need.
 _HOMES = {
+    "BuildPlan": "build_forecast",
     "BuildReport": "build",
     "ClassifyReport": "classification",
     "Evaluation": "evaluation",
@@ -24,10 +27,12 @@ _HOMES = {
     "build_archive": "build",
     "classify": "classification",
     "evaluate": "evaluation",
+    "plan_archive": "build_forecast",
     "train": "training",
 }
 
 __all__ = [
+    "BuildPlan",
     "BuildReport",
     "ClassifyReport",
     "Evaluation",
@@ -35,6 +40,7 @@ __all__ = [
     "build_archive",
     "classify",
     "evaluate",
+    "plan_archive",
     "train",
 ]
 

@@ -33,6 +33,7 @@ WORKER_ENVIRONMENT = {
 SETTINGS = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.pause": False,  # tasks are planned to fit; memory once taken stays resident
 }
 
 

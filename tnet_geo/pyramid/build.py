@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ __all__ = [
     "hash_scene",
     "join_subtrees",
     "scene_digest",
+    "scene_layout",
     "seal_scenes",
 ]
 
@@ -179,7 +180,7 @@ def begin_scene(
     files = tuple(source_files(scene))
     state = source_state(scene, files=files)
     with open_raster(scene) as raster:
-        layout = _layout(scene_id, scene, raster.info, settings)
+        layout = scene_layout(scene_id, scene, raster.info, settings)
     home = archive.at(SCENES)
     try:
         draft = begin(home, scene_id, "")
@@ -201,11 +202,12 @@ def build_subtree(begun: Begun, top: Shard) -> Quarter:
     with _written(begun) as writer:
         assembler = Assembler(begun.layout, top, writer.write)
         with open_raster(begun.source) as raster:
-            now = _layout(begun.layout.scene_id, begun.source, raster.info, begun.settings)
+            now = scene_layout(begun.layout.scene_id, begun.source, raster.info, begun.settings)
             if now.attributes() != begun.layout.attributes():  # as JSON: NaN is not equal to itself
                 raise SourceUnreadable(begun.source, CHANGED)
-            for shard, block in blocks_of(raster, begun.layout, top):
-                assembler.add(shard, block)
+            with closing(blocks_of(raster.read, raster.info.tiled, begun.layout, top)) as blocks:
+                for shard, block in blocks:
+                    assembler.add(shard, block)
     return Quarter(top, assembler.half, writer.saw_valid, writer.saw_invalid)
 
 
@@ -277,7 +279,7 @@ def seal_scenes(drafted: Sequence[Drafted]) -> None:
             seal([(one.draft, one.seal) for one in drafted], [one.keys for one in drafted])
 
 
-def _layout(scene_id: str, scene: str, info: RasterInfo, settings: ArchiveSettings) -> SceneLayout:
+def scene_layout(scene_id: str, scene: str, info: RasterInfo, settings: ArchiveSettings) -> SceneLayout:
     """How the scene will lie on disk; its digest is not known yet."""
     facts: dict[str, Any] = {
         name: getattr(info, name)

@@ -16,6 +16,7 @@ from tnet_geo.pyramid.settings import ArchiveSettings
 from tnet_geo.pyramid.source import in_bands
 
 __all__ = [
+    "GDAL_CACHE_BYTES",
     "PROCESS_BYTES",
     "SceneHeader",
     "block_needs",

@@ -9,11 +9,13 @@ from contextlib import closing
 import numpy as np
 
 from tnet_geo.grid import Window
-from tnet_geo.imagery.raster import RasterSource
 from tnet_geo.pyramid.assembler import Block, Shard, children_of, shard_window, shards_across
 from tnet_geo.pyramid.layout import SceneLayout
 
 __all__ = ["blocks_of", "in_bands"]
+
+Read = Callable[[Window], Block]
+"""Gives the pixels of a window of the source."""
 
 Blocks = Generator[tuple[Shard, Block], None, None]
 
@@ -27,25 +29,26 @@ def in_bands(tiled: bool, shape: tuple[int, int], shard_px: int) -> bool:
     return not tiled and shape[1] > shard_px
 
 
-def blocks_of(raster: RasterSource, layout: SceneLayout, top: Shard) -> Blocks:
+def blocks_of(read: Read, tiled: bool, layout: SceneLayout, top: Shard) -> Blocks:
     """All blocks of level 0 below `top`, in the order in which they cost least.
 
-    A source with inner tiles is read shard by shard in Z order, so that what is put together from them
-    is small. In others each step back decodes from the top: they are decoded once, in bands of one row
-    of shards from top to bottom; then `top` must be the last level. GDAL decodes the next shard or band
-    in a thread of its own, while this one is reduced, compressed and written.
+    `read` gives windows of a source, `tiled` says whether it has inner tiles. One that has is read
+    shard by shard in Z order, so that what is put together from them is small. In others each step back
+    decodes from the top: they are decoded once, in bands of one row of shards from top to bottom; then
+    `top` must be the last level. The next shard or band is decoded in a thread of its own, while this
+    one is reduced, compressed and written.
 
     Raises: SourceUnreadable.
     """
-    if in_bands(raster.info.tiled, layout.shape, layout.shard_px):
-        return _from_bands(raster, layout)
-    return _from_tiles(raster, layout, top)
+    if in_bands(tiled, layout.shape, layout.shard_px):
+        return _from_bands(read, layout)
+    return _from_tiles(read, layout, top)
 
 
-def _from_tiles(raster: RasterSource, layout: SceneLayout, top: Shard) -> Blocks:
+def _from_tiles(read: Read, layout: SceneLayout, top: Shard) -> Blocks:
     shards = list(_z_order(layout, top))
     windows = [shard_window(layout, shard) for shard in shards]
-    with closing(_ahead(raster.read, windows)) as blocks:
+    with closing(_ahead(read, windows)) as blocks:
         yield from zip(shards, blocks, strict=True)
 
 
@@ -58,11 +61,11 @@ def _z_order(layout: SceneLayout, shard: Shard) -> Iterator[Shard]:
         yield from _z_order(layout, child)
 
 
-def _from_bands(raster: RasterSource, layout: SceneLayout) -> Blocks:
+def _from_bands(read: Read, layout: SceneLayout) -> Blocks:
     rows, cols = shards_across(layout, 0)
     firsts = [shard_window(layout, Shard(0, row, 0)) for row in range(rows)]
     bands = [Window(first.row, 0, first.height, layout.shape[1]) for first in firsts]
-    with closing(_ahead(raster.read, bands)) as blocks:
+    with closing(_ahead(read, bands)) as blocks:
         for row, (pixels, validity) in enumerate(blocks):
             for col in range(cols):
                 shard = Shard(0, row, col)
@@ -74,7 +77,7 @@ def _from_bands(raster: RasterSource, layout: SceneLayout) -> Blocks:
             del pixels, validity
 
 
-def _ahead(read: Callable[[Window], Block], windows: Sequence[Window]) -> Generator[Block, None, None]:
+def _ahead(read: Read, windows: Sequence[Window]) -> Generator[Block, None, None]:
     """What `read` gives for each window, the next one read while this one is used; two are in memory."""
     if len(windows) == 1:
         yield read(windows[0])
