@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from tests.rasters import random_pixels, write_raster
 from tnet_geo.grid import Window
 from tnet_geo.imagery.raster import open_raster
-from tnet_geo.pyramid import ArchiveSettings
+from tnet_geo.pyramid import ArchiveSettings, pack_reader
+from tnet_geo.pyramid.pack_index import opened_pack, pack_table
 from tnet_geo.pyramid.pack_layout import PackLayout, read_pack
+from tnet_geo.pyramid.pack_reader import PackReader, find_packed
 from tnet_geo.pyramid.pack_writer import PackOutcome, write_pack
 from tnet_geo.pyramid.packs import PackMember, plan_packs, planned_member
-from tnet_geo.pyramid.places import Store
+from tnet_geo.pyramid.places import LocalStore, Store
 
 SETTINGS = ArchiveSettings(half_px=16, store="packs")
 
@@ -69,3 +71,21 @@ def contents(store: Store) -> dict[str, bytes | None]:
     """Every file of every pack."""
     packs = store.at("packs")
     return {key: packs.read(key) for key in packs.keys()}  # noqa: SIM118  a store is no dict
+
+
+def reader_of(store: Store, scene_id: str, half_px: int | None = None) -> PackReader:
+    reader = find_packed(store, scene_id, half_px)
+    assert reader is not None
+    return reader
+
+
+def forget() -> None:
+    """As in a process that has read nothing yet."""
+    pack_table.cache_clear()
+    opened_pack.cache_clear()
+    pack_reader._opened_array.cache_clear()
+
+
+def everything_in(store: LocalStore) -> list[str]:
+    """Names in the folder of packs, drafts too."""
+    return sorted(path.name for path in (store.path / "packs").iterdir())

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 import rasterio
 
-from tests.packs import layouts, member_of, pack_all
+from tests.packs import layouts, member_of, pack_all, reader_of
 from tests.rasters import random_pixels, write_raster
 from tnet_geo.grid import Window
 from tnet_geo.imagery import Site
@@ -17,16 +17,9 @@ from tnet_geo.imagery.context import with_context
 from tnet_geo.imagery.raster import RasterSource
 from tnet_geo.pyramid import ArchiveSettings, halve
 from tnet_geo.pyramid.canvas import canvas_site, fit
-from tnet_geo.pyramid.pack_reader import PackReader, find_packed
 from tnet_geo.pyramid.places import LocalStore
 
 CANVAS = ArchiveSettings(half_px=16, canvas="fit:64")
-
-
-def reader_of(store: LocalStore, scene_id: str) -> PackReader:
-    reader = find_packed(store, scene_id)
-    assert reader is not None
-    return reader
 
 
 def test_a_site_is_its_box_with_context_as_a_square(tmp_path: Path) -> None:

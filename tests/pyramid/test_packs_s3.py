@@ -13,13 +13,12 @@ import pytest
 import rasterio
 
 from tests.object_store import BUCKET, object_server
-from tests.packs import SETTINGS, contents, images, member_of, members_of, pack_all
+from tests.packs import SETTINGS, contents, forget, images, member_of, members_of, pack_all
 from tests.rasters import random_pixels, write_raster
 from tnet_geo.errors import TileUnreadable
 from tnet_geo.grid import Tile
-from tnet_geo.pyramid import pack_reader, pack_writer
+from tnet_geo.pyramid import pack_writer
 from tnet_geo.pyramid.catalogue import append_catalogue
-from tnet_geo.pyramid.pack_index import opened_pack, pack_table
 from tnet_geo.pyramid.pack_reader import find_packed, packed_digest
 from tnet_geo.pyramid.pack_writer import write_pack
 from tnet_geo.pyramid.packs import plan_packs
@@ -42,12 +41,6 @@ def _bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def store(request: pytest.FixtureRequest) -> Store:
     """A prefix for each test."""
     return open_store(f"s3://{BUCKET}/{request.node.name}")
-
-
-def forget() -> None:
-    pack_table.cache_clear()
-    opened_pack.cache_clear()
-    pack_reader._opened_array.cache_clear()
 
 
 def test_the_same_objects_as_files_in_a_folder(store: Store, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def pack_files(sites: int, member: PackMember, settings: ArchiveSettings) -> int
 
     >>> site = PackMember("a", "a.png", None, (512, 512), 3, "uint8", True, 512 * 512)
     >>> pack_files(1_000_000, site, ArchiveSettings())
-    0
+    18560
     """
     packs, rest = divmod(sites, MOST_SITES)
     return packs * _files_of(MOST_SITES, member, settings) + _files_of(rest, member, settings)
