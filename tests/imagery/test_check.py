@@ -63,7 +63,7 @@ def test_files_that_are_missing_or_damaged_are_named(tmp_path: Path) -> None:
     assert [Path(problem.item).name for problem in check.problems] == ["absent.tif", "bad.tif"]
     assert kinds(check) == {"unreadable": 2}
     assert check.exit_code == 5
-    assert "wrong: 2 unreadable" in "\n".join(check.lines())
+    assert "wrong: unreadable (2)" in "\n".join(check.lines())
 
 
 def test_damage_behind_a_good_header_is_found_by_reading_every_pixel(tmp_path: Path) -> None:

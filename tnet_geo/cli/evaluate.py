@@ -20,6 +20,7 @@ class Split(StrEnum):
     train = "train"
     val = "val"
     test = "test"
+    seq = "seq"
 
 
 def evaluate(

@@ -235,7 +235,7 @@ def _most_first(names: Iterator[str]) -> dict[str, int]:
 
 
 def _counts(counts: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {name}" for name, count in counts.items())
+    return ", ".join(f"{name} ({count})" for name, count in counts.items())
 
 
 def _table(classes: Mapping[str, Mapping[str, int]], splits: Mapping[str, int]) -> list[str]:

@@ -30,31 +30,32 @@ def manifest_from_folder(
         OutputExists: `out` is there.
     """
     check_shares(val, test)
-    top = Path(os.path.abspath(root))
+    top = os.path.abspath(root)
     images = _images(top)
     if not images:
         raise NoImages(str(root), ", ".join(SUFFIXES))
     home = folder_of(out)
-    ids = Counter(_stem(path, top) for path in images)
+    stems = [os.path.splitext(name)[0] for name in images]  # noqa: PTH122 - strings: there may be a million
+    ids = Counter(stems)
 
-    def site(path: Path) -> Site:
-        stem = _stem(path, top)
-        site_id = stem if ids[stem] == 1 else path.relative_to(top).as_posix()  # a.jpg beside a.png
-        scene_id = scene_id_of(scene_text(str(path), home))
-        split = split_of(site_id, val, test)
-        return Site(site_id, str(path), scene_id, label=path.parent.name, split=split)
+    def site(name: str, stem: str) -> Site:
+        scene = f"{top}/{name}"
+        site_id = stem if ids[stem] == 1 else name  # a.jpg beside a.png
+        label = name.rsplit("/", 2)[-2]
+        scene_id = scene_id_of(scene_text(scene, home))
+        return Site(site_id, scene, scene_id, label=label, split=split_of(site_id, val, test))
 
-    return write_manifest(map(site, images), out)
-
-
-def _images(top: Path) -> list[Path]:
-    """Images in folders below `top`, in the order of their paths."""
-    found = (path for path in top.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    parts = ((path, path.relative_to(top).parts) for path in found)
-    return sorted(
-        path for path, names in parts if len(names) > 1 and not any(n.startswith(".") for n in names)
-    )
+    return write_manifest(map(site, images, stems), out)
 
 
-def _stem(path: Path, top: Path) -> str:
-    return path.relative_to(top).with_suffix("").as_posix()
+def _images(top: str) -> list[str]:
+    """Images in folders below `top`, relative to it, in the order of their paths; no file is touched."""
+    found = []
+    for folder, folders, files in os.walk(top):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if folder == top:
+            continue
+        below = folder[len(top) :].strip("/")
+        images = (name for name in files if name.lower().endswith(SUFFIXES) and not name.startswith("."))
+        found += [f"{below}/{name}" for name in images]
+    return sorted(found, key=lambda name: name.split("/"))
