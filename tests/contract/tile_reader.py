@@ -79,6 +79,22 @@ class TileReaderContract:
         for batch, future in zip(batches, futures, strict=True):
             np.testing.assert_array_equal(future.result().pixels, reader.read(batch).pixels)
 
+    def test_batches_submitted_at_once_equal_those_read_one_after_another(self, reader: TileReader) -> None:
+        tiles = lattice(reader)[:24]
+        batches = [tiles[n % 5 :: 2] for n in range(12)]
+        futures = [reader.submit(batch) for batch in batches]
+        for batch, future in zip(batches, futures, strict=True):
+            found, alone = future.result(timeout=60), reader.read(batch)
+            np.testing.assert_array_equal(found.pixels, alone.pixels)
+            np.testing.assert_array_equal(found.validity, alone.validity)
+
+    def test_what_does_not_count_is_zero(self, reader: TileReader) -> None:
+        batch = reader.read(lattice(reader))
+        assert not batch.pixels[np.broadcast_to((batch.validity == 0)[:, None], batch.pixels.shape)].any()
+        assert np.isfinite(batch.pixels).all()
+        if reader.spec.nodata is not None:
+            assert not (batch.pixels == reader.spec.nodata).any() or reader.spec.nodata == 0
+
     def test_the_meter_counts_a_tile_once_per_call_with_its_chunks(self, reader: TileReader) -> None:
         tile, spec = Tile(0, 0, 0), reader.spec
         reader.meter.reset()

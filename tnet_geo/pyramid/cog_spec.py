@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,13 +27,20 @@ class CogSpec(RasterSpec):
         return 0 if overlap is None else len(self.blocks_of(tile.level, overlap[1]))
 
     def tile_bytes(self, tile: Tile) -> int:
-        """Bytes of those blocks, decoded, validity included; blocks end where the level does."""
-        overlap = self.overlap(tile)
-        if overlap is None:
-            return 0
+        """Bytes of those blocks, decoded, validity included."""
+        return self.cost([tile])[1]
+
+    def cost(self, tiles: Iterable[Tile]) -> tuple[int, int]:
+        """Blocks that `tiles` are made of together, and the bytes of them."""
         per_pixel = self.bands * np.dtype(self.dtype).itemsize + (0 if self.all_valid else 1)
-        windows = (self.window_of(block) for block in self.blocks_of(tile.level, overlap[1]))
-        return sum(window.height * window.width for window in windows) * per_pixel
+        chunks = pixels = 0
+        for tile in tiles:
+            own = self.tile_chunks(tile)
+            if own:
+                high, wide = self.block_shapes[tile.level]
+                chunks += own
+                pixels += own * high * wide
+        return chunks, pixels * per_pixel
 
     def blocks_of(self, level: int, region: Region) -> list[Place]:
         """The blocks that hold a region of a level, row by row."""

@@ -97,6 +97,11 @@ class RasterSpec:
         """Bytes of the stored chunks that `tile` is made of, decoded, validity included."""
         return self.tile_chunks(tile) * self.chunk_bytes
 
+    def cost(self, tiles: Iterable[Tile]) -> tuple[int, int]:
+        """Chunks that `tiles` are made of together, and the bytes of them."""
+        chunks = sum(map(self.tile_chunks, tiles))
+        return chunks, chunks * self.chunk_bytes
+
     @property
     def chunk_bytes(self) -> int:
         """Bytes of a stored chunk, decoded, with its validity where that is stored."""
@@ -152,8 +157,7 @@ class ReadMeter:
     def add(self, spec: RasterSpec, tiles: Iterable[Tile]) -> None:
         """Count one call's tiles, each distinct one once, with the chunks that they are made of."""
         distinct = set(tiles)
-        chunks = sum(map(spec.tile_chunks, distinct))
-        decoded = chunks * spec.chunk_bytes
+        chunks, decoded = spec.cost(distinct)
         with self._lock:
             seen = self._count
             self._count = replace(
