@@ -24,6 +24,11 @@ class ObjectServer:
     """A server that answers."""
 
     endpoint: str
+    log: Path
+
+    def requests(self) -> int:
+        """Requests that it has answered so far, from its log."""
+        return self.log.read_text().count("HTTP/1.1")
 
     @property
     def environment(self) -> dict[str, str]:
@@ -76,7 +81,7 @@ def object_server(log: Path, seconds: float = 30) -> Iterator[ObjectServer]:
         process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, env=plain)
     try:
         _wait_for(port, process, log, time.monotonic() + seconds)
-        server = ObjectServer(f"http://127.0.0.1:{port}")
+        server = ObjectServer(f"http://127.0.0.1:{port}", log)
         server.make_bucket(BUCKET)
         yield server
     finally:

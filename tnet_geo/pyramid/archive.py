@@ -210,7 +210,8 @@ def create_archive(place: str | Path, settings: ArchiveSettings) -> Archive:
     """
     store = open_store(place)
     if store.size(SETTINGS_FILE) is None:
-        if store.names() or (store.local and Path(store.url).is_file()):
+        taken = store.names() or (store.local and Path(store.url).is_file())
+        if taken and store.size(SETTINGS_FILE) is None:  # again: another build may just have made it
             raise OutputExists(store.url)
         facts = {"format": FORMAT, "version": VERSION, **settings.model_dump()}
         try:

@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -18,7 +19,7 @@ from tnet_geo.errors import TileUnreadable
 from tnet_geo.grid import Tile
 from tnet_geo.pyramid.tiles import RasterSpec, ReadMeter, Region, TileBatch, cleaned
 
-__all__ = ["cause_of", "open_sealed", "reading_context", "submit_batch"]
+__all__ = ["REMOTE_READS", "cause_of", "open_sealed", "reading_context", "submit_batch"]
 
 OpenArray = Callable[[int, str], ts.TensorStore]
 """The array `data` [bands, y, x] or `valid` [y, x] of a level. Raises: ValueError, OSError."""
@@ -46,13 +47,13 @@ def open_sealed(kvstore: dict[str, Any], metadata: dict[str, Any]) -> ts.TensorS
 
 
 def submit_batch(
-    spec: RasterSpec, tiles: Sequence[Tile], array: OpenArray, on_read: Callable[[], None] | None = None
+    spec: RasterSpec, tiles: Sequence[Tile], array: OpenArray, remote: ReadMeter | None = None
 ) -> Future[TileBatch]:
     """Begin to read `tiles` from the arrays that `array` opens; the future ends in TileUnreadable, or well.
 
-    `on_read` is called once, when all is read and before the future is done.
+    `remote` is the meter for what comes from an object store; None where the arrays are files.
     """
-    return _PendingBatch(spec, tiles, array, on_read).future
+    return _PendingBatch(spec, tiles, array, remote).future
 
 
 def cause_of(error: Exception) -> str:
@@ -99,15 +100,17 @@ class _PendingBatch:
         spec: RasterSpec,
         tiles: Sequence[Tile],
         array: OpenArray,
-        on_read: Callable[[], None] | None,
+        remote: ReadMeter | None,
     ) -> None:
         self.future: Future[TileBatch] = Future()
         self.future.set_running_or_notify_cancel()
-        self._spec, self._tiles, self._array, self._on_read = spec, tuple(tiles), array, on_read
+        self._spec, self._tiles, self._array, self._remote = spec, tuple(tiles), array, remote
         self._names = ("data",) if spec.all_valid else ("data", "valid")
         self._lock = threading.Lock()
         self._damage: dict[Tile, Exception] = {}
         self._done: list[tuple[_Part, list[NDArray[Any]]]] = []
+        if remote is not None:
+            REMOTE_READS.begin()
         self._read(_parts(spec, self._tiles))
 
     def _read(self, parts: Sequence[_Part]) -> None:
@@ -158,8 +161,8 @@ class _PendingBatch:
         if again:
             self._read(again)
             return
-        if self._on_read is not None:
-            self._on_read()
+        if self._remote is not None:
+            REMOTE_READS.end(self._remote)
         for tile in self._tiles if self._damage else ():
             if tile in self._damage:
                 damage = self._damage[tile]
@@ -214,21 +217,43 @@ def _text(tile: Tile) -> str:
 class RemoteReads:
     """Counts what tensorstore fetches from object stores, for the meters of the readers of this process.
 
-    Its counters are those of the process. What came since the last look is booked to the reader whose
-    batch has just ended: the sum over all meters is exact, to the byte and the request; a single
-    meter is exact as long as no other reader of the process reads at the same time.
+    Its counters are those of the process, and count answers as they come over the wire, retries and
+    indexes of shards among them. What came since the last look is booked to the reader whose batch has
+    just ended: the sum over all meters is exact; a single one is exact as long as no other reader of
+    the process reads at the same time. What comes while nobody reads, for a writer, is not counted.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._reading = 0
         self._seen = (0, 0)
 
-    def book(self, meter: ReadMeter) -> None:
-        """Give a meter what came since the last look."""
+    def begin(self) -> None:
+        """A reader begins to read."""
+        with self._lock:
+            if not self._reading:
+                self._seen = _counter(BYTES), _counter(REQUESTS)
+            self._reading += 1
+
+    def end(self, meter: ReadMeter) -> None:
+        """It has read: give its meter what came since the last look."""
         with self._lock:
             size, requests = _counter(BYTES), _counter(REQUESTS)
             seen, self._seen = self._seen, (size, requests)
+            self._reading -= 1
         meter.fetched(size - seen[0], requests - seen[1])
+
+    @contextmanager
+    def counted(self, meter: ReadMeter | None) -> Iterator[None]:
+        """Books what the body reads; None: nothing is counted."""
+        if meter is None:
+            yield
+            return
+        self.begin()
+        try:
+            yield
+        finally:
+            self.end(meter)
 
 
 BYTES = "/tensorstore/kvstore/s3/bytes_read"

@@ -71,7 +71,7 @@ class PackReader:
         self._pack = pack
         self._spec = pack.spec(slot, half_px)
         self._meter = ReadMeter()
-        self._on_read = None if store.local else partial(REMOTE_READS.book, self._meter)
+        self._remote = None if store.local else self._meter
 
     @property
     def store(self) -> Store:
@@ -109,7 +109,7 @@ class PackReader:
     def submit(self, tiles: Sequence[Tile]) -> Future[TileBatch]:
         """The same without waiting: all reads are under way when this returns."""
         self._meter.add(self._spec, tiles)
-        return submit_batch(self._spec, tiles, self._array, self._on_read)
+        return submit_batch(self._spec, tiles, self._array, self._remote)
 
     def _array(self, level: int, name: str) -> ts.TensorStore:
         """The site's part of an array: `data` [bands, y, x] or `valid` [y, x]."""
@@ -123,12 +123,11 @@ class PackReader:
         Raises: TileUnreadable.
         """
         try:
-            pixels = self._array(level, "data").read().result()
-            validity = None if self._spec.all_valid else self._array(level, "valid").read().result()
+            with REMOTE_READS.counted(self._remote):
+                pixels = self._array(level, "data").read().result()
+                validity = None if self._spec.all_valid else self._array(level, "valid").read().result()
         except (ValueError, OSError) as error:
             raise TileUnreadable(self._spec.scene_id, f"level {level}", cause_of(error)) from error
-        if self._on_read is not None:
-            self._on_read()
         return pixels, validity
 
 

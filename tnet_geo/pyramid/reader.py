@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +52,9 @@ class SceneReader:
             raise ArchiveMismatch(archive, f"half_px {stored}", f"half_px {half_px}, no multiple of it,")
         self._spec = self._layout.spec(half_px)
         self._meter = ReadMeter()
-        self._on_read = None
-        if not self._store.local:
-            self._meter.fetched(len(seal))
-            self._on_read = partial(REMOTE_READS.book, self._meter)
+        self._remote = None if self._store.local else self._meter
+        if self._remote is not None:
+            self._remote.fetched(len(seal))
         self._arrays: dict[tuple[int, str], ts.TensorStore] = {}
 
     @property
@@ -89,7 +87,7 @@ class SceneReader:
     def submit(self, tiles: Sequence[Tile]) -> Future[TileBatch]:
         """The same without waiting: all reads are under way when this returns."""
         self._meter.add(self._spec, tiles)
-        return submit_batch(self._spec, tiles, self._array, self._on_read)
+        return submit_batch(self._spec, tiles, self._array, self._remote)
 
     def _array(self, level: int, name: str) -> ts.TensorStore:
         """The open array of a level. Two threads may open it at once; either result serves."""
@@ -108,10 +106,9 @@ class SceneReader:
         Raises: TileUnreadable.
         """
         try:
-            pixels = self._array(level, "data").read().result()
-            validity = None if self._layout.all_valid else self._array(level, "valid").read().result()
+            with REMOTE_READS.counted(self._remote):
+                pixels = self._array(level, "data").read().result()
+                validity = None if self._layout.all_valid else self._array(level, "valid").read().result()
         except (ValueError, OSError) as error:
             raise TileUnreadable(self.spec.scene_id, f"level {level}", cause_of(error)) from error
-        if self._on_read is not None:
-            self._on_read()
         return pixels, validity

@@ -69,8 +69,9 @@ def begin(home: Store, name: str, digest: str) -> Draft:
     """A draft of `home`/`name`; `digest` is what its seal will say.
 
     The calling process owns the draft: in a folder it must live until the draft is sealed, or the next
-    build on this machine takes it for the remains of a dead one. On an object store a scene that is
-    sealed with another digest ceases to exist here, and what a killed build has left is written over.
+    build on this machine takes it for the remains of a dead one. On an object store what lies under the
+    name ceases to exist here, its seal first: an outdated scene, or the remains of a killed build. They
+    must not stay, because tensorstore puts new pixels at a scene's edge into the shard that is there.
 
     Raises:
         ValueError: `name` is no plain name of a folder.
@@ -82,8 +83,8 @@ def begin(home: Store, name: str, digest: str) -> Draft:
         Path(store.url).mkdir(parents=True)
         return Draft(home, name, digest, store)
     final = home.at(name)
-    if sealed_digest(final) != digest:
-        final.remove(SEAL)
+    final.remove(SEAL)
+    home.remove(name)
     return Draft(home, name, digest, final)
 
 
