@@ -13,6 +13,8 @@ from tnet_geo.imagery import Manifest, Site, write_manifest
 from tnet_geo.learning.settings import RunSettings
 from tnet_geo.pyramid import Archive, ArchiveSettings, create_archive
 from tnet_geo.pyramid.build import build_scene
+from tnet_geo.pyramid.catalogue import append_catalogue
+from tnet_geo.pyramid.store import open_store
 
 CLASSES = ("meadow", "quarry", "water")
 SETTINGS = ArchiveSettings(half_px=16, shard_chunks=4)
@@ -54,4 +56,5 @@ def tiny_archive(folder: Path, sites: int = 36, side: int = 64) -> TinyArchive:
         split = {0: "val", 1: "test"}.get(n // 3 % 6, "train")
         found.append(Site(f"site{n:03d}", str(source), f"s{n:03d}", None, label, split))
         build_scene(str(source), f"s{n:03d}", archive.path, SETTINGS)
+    append_catalogue(open_store(archive.place), [site.scene_id for site in found])
     return TinyArchive(folder, archive, write_manifest(found, folder / "sites.parquet"))
