@@ -283,6 +283,25 @@ def test_what_cannot_be_a_site_is_left_out_with_its_reason(tmp_path: Path, writt
     assert (report.sites, dict(report.missing), report.exit_code) == (1, {reason: 1}, 3)
 
 
+def test_a_real_picture_says_its_size_where_its_json_does_not(shared_data: Path, tmp_path: Path) -> None:
+    sizeless = record((174, 363, 1929, 661), "airport") | {"img_width": None}  # 53 columns too wide
+    root = put(tmp_path / "fmow", "val/airport/airport_0/airport_0_0_msrgb", sizeless)
+    shutil.copy(shared_data / "fmow/real/airport_0_0_msrgb.jpg", root / "val/airport/airport_0")
+    (site,) = sites(root, kind="msrgb")
+    assert site.window == Window(row=363, col=174, height=661, width=2050 - 174)
+
+
+def test_of_many_things_that_are_missing_the_first_are_said(tmp_path: Path) -> None:
+    root = put(tmp_path / "fmow", "val/zoo/zoo_0/zoo_0_0_rgb", record())
+    for n in range(1, 15):
+        put(root, f"val/zoo/zoo_0/zoo_0_{n}_rgb")
+    report = manifest_from_fmow(root, tmp_path / "sites.csv")
+    said = report.lines()
+    assert "missing: no_metadata 14" in said
+    assert said[-1] == "  and 4 more: --json names all"
+    assert len(report.left_out) == 14
+
+
 def test_a_box_that_is_repeated_under_its_raw_id_counts_once(tmp_path: Path) -> None:
     twice = record()
     twice["bounding_boxes"].insert(0, twice["bounding_boxes"][0] | {"ID": -1})
