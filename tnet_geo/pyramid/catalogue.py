@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -43,18 +44,22 @@ SCHEMA = pa.schema(
 def append_catalogue(archive: Store | Path, scene_ids: Iterable[str]) -> int:
     """Add rows of those of the scenes, and of all packs of the archive, that have none; how many.
 
+    Of `scene_ids` those that are packed are passed over here: their pack is not.
     What a row says is taken from the seal, or from the pack's index, so that scenes sealed by a run that
     was killed get theirs from the next one. A row whose digest is not the seal's is of an older pyramid;
     so is one whose pack another row replaces.
 
     Raises:
-        ValueError, FileNotFoundError: one of the scenes has no sound seal.
+        ValueError: the seal of one of the scenes is damaged.
     """
     store = LocalStore(str(archive)) if isinstance(archive, Path) else archive
-    wanted = sorted(set(scene_ids))
+    wanted = sorted(set(scene_ids).intersection(store.names("scenes")))
     scenes, packs = _known(store, wanted)
-    layouts = (read_layout(store.at("scenes", scene_id)) for scene_id in wanted)
-    rows = [scene_row(layout) for layout in layouts if (layout.scene_id, layout.digest) not in scenes]
+    rows = [
+        scene_row(layout)
+        for layout in _layouts(store, wanted)
+        if (layout.scene_id, layout.digest) not in scenes
+    ]
     tables = [pa.Table.from_pylist(rows, SCHEMA), *map(pack_rows, _sealed(store, packs))]
     table = pa.concat_tables(tables)
     if len(table):
@@ -83,6 +88,13 @@ def _known(store: Store, scene_ids: list[str]) -> tuple[set[tuple[str, str]], se
         table = table.filter(pc.and_(pc.is_null(table["pack_id"]), pc.is_in(table["scene_id"], asked)))
         scenes.update(zip(*(table[name].to_pylist() for name in _NAMED), strict=True))
     return scenes, packs
+
+
+def _layouts(store: Store, scene_ids: list[str]) -> Iterator[SceneLayout]:
+    """Of those of the scenes that are sealed."""
+    for scene_id in scene_ids:
+        with suppress(FileNotFoundError):
+            yield read_layout(store.at("scenes", scene_id))
 
 
 def _sealed(store: Store, known: set[str]) -> Iterator[Pack]:
