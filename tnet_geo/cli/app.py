@@ -20,7 +20,7 @@ __all__ = ["app"]
 _HELP = """Classify sites in archives of imagery, reading only the pixels that matter.
 
 Data goes to stdout, talk to stderr. Exit status: 0 done, 1 a defect, 2 wrong command line, 3 done but some
-items are set aside, 4 refused before anything was written, 130 and 143 stopped.
+items are set aside, 4 refused before anything was written, 5 a check found something, 130 and 143 stopped.
 
 Example: tnet-geo demo --out demo
 """
