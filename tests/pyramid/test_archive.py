@@ -59,7 +59,7 @@ def test_an_archive_whose_making_was_cut_off_is_made_anew(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (None, "has no archive.json"),
+        (None, r"holds no archive\.json and no COG"),
         ("{", "has an unreadable archive.json"),
         ("[]", "has an unreadable archive.json"),
         ('{"format": "tnet-geo archive"}', "has an unreadable archive.json"),

@@ -230,7 +230,7 @@ def test_a_server_that_goes_away_sets_tiles_aside(
 
 class TestOpening:
     def test_an_empty_prefix_is_no_archive(self, s3: str) -> None:
-        with pytest.raises(InvalidArchive, match=r"has no archive.json: build an archive"):
+        with pytest.raises(InvalidArchive, match=r"holds no archive\.json and no COG .*: build an archive"):
             open_archive(s3)
 
     def test_one_place_cannot_hold_two_kinds_of_archive(self, s3: str) -> None:

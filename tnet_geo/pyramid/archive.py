@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from tnet_geo.errors import ArchiveMismatch, InvalidArchive, OutputExists, PlaceUnusable, SceneMissing
 from tnet_geo.imagery import Site
 from tnet_geo.pyramid.canvas import canvas_site
+from tnet_geo.pyramid.cog_archive import CogArchive, open_cogs
 from tnet_geo.pyramid.layout import SEAL, read_layout
 from tnet_geo.pyramid.pack_index import opened_pack, pack_table
 from tnet_geo.pyramid.pack_reader import PackReader, find_packed, packed_digest
@@ -21,7 +22,7 @@ from tnet_geo.pyramid.settings import FORMAT, VERSION, ArchiveSettings
 from tnet_geo.pyramid.store import Store, open_store
 from tnet_geo.pyramid.tiles import TileReader
 
-__all__ = ["Archive", "SceneArchive", "create_archive", "open_archive"]
+__all__ = ["Archive", "SceneArchive", "create_archive", "open_archive", "open_built"]
 
 SETTINGS_FILE = "archive.json"
 LOOKS_AT_ONCE = 16
@@ -170,21 +171,42 @@ def _packed_ids(store: Store) -> Iterator[str]:
                 yield scene_id
 
 
-def open_archive(place: str | Path | Store) -> Archive:
-    """The archive in a folder, or at s3://bucket/prefix.
+def open_archive(place: str | Path) -> Archive | CogArchive:
+    """What is at a place: an archive, or Cloud-Optimised GeoTIFFs, which are read as they are.
+
+    A place is a folder or s3://bucket/prefix; for COGs also one file, an https:// address of one, or a
+    .txt list of them.
 
     >>> open_archive("archive").settings.half_px
     16
 
     Raises:
-        InvalidArchive: there is none, or one of a version that this software does not read.
-        PlaceUnusable: the place does not answer, lets nobody in, or the bucket is not there.
+        InvalidArchive: there is neither, or an archive of a version that this software does not read.
+        PlaceUnusable: a bucket does not answer, lets nobody in, or is not there.
     """
-    store = place if isinstance(place, Store) else open_store(place)
+    if str(place).startswith(("https://", "http://")):
+        return open_cogs(place)
+    return _found(open_store(place)) or open_cogs(place)
+
+
+def open_built(place: str | Path) -> Archive:
+    """The archive at a place, and nothing else: for what looks into its files.
+
+    Raises: InvalidArchive, PlaceUnusable.
+    """
+    store = open_store(place)
+    archive = _found(store)
+    if archive is None:
+        raise InvalidArchive(store.url, f"has no {SETTINGS_FILE}")
+    return archive
+
+
+def _found(store: Store) -> Archive | None:
+    """The archive of a store; None where nothing says that it is one. Raises: InvalidArchive."""
     try:
         content = store.read(SETTINGS_FILE)
         if content is None:
-            raise InvalidArchive(store.url, f"has no {SETTINGS_FILE}")
+            return None
         facts = json.loads(content)
         kind, version = facts.pop("format"), facts.pop("version")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -220,7 +242,7 @@ def create_archive(place: str | Path, settings: ArchiveSettings) -> Archive:
         except OSError as error:
             remedy = "name a place that can be written to"
             raise PlaceUnusable(store.url, f"cannot be written to ({error.strerror})", remedy) from error
-    archive = open_archive(store)
+    archive = open_built(store.url)
     if archive.settings != settings:
         has, wants = archive.settings.model_dump(), settings.model_dump()
         differ = [key for key in wants if has[key] != wants[key]]

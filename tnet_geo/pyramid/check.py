@@ -17,7 +17,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tnet_geo.pyramid.archive import open_archive
+from tnet_geo.pyramid.archive import open_built
 from tnet_geo.pyramid.catalogue import SCHEMA, pack_rows, scene_row
 from tnet_geo.pyramid.inventory import Inventory, Item, files_below, items_of, read_inventory
 from tnet_geo.pyramid.layout import SEAL, SceneLayout
@@ -128,7 +128,7 @@ def check_archive(
         PlaceUnusable: its place does not answer.
     """
     started = time.monotonic()
-    open_archive(archive)
+    open_built(archive)
     store = open_store(archive)
     state = _examined(store, items_of(store), sample=sample, threads=threads, progress=progress)
     state.faults += _catalogue_faults(store, state)

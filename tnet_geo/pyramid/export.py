@@ -13,7 +13,7 @@ from typing import Any
 from rasterio.errors import RasterioError
 
 from tnet_geo.errors import OutputExists, SceneMissing, TileUnreadable
-from tnet_geo.pyramid.archive import open_archive
+from tnet_geo.pyramid.archive import open_built
 from tnet_geo.pyramid.cog_writer import DIGEST_TAG, CogFacts, opened, write_cog
 from tnet_geo.pyramid.inventory import Item, items_of, read_inventory
 from tnet_geo.pyramid.layout import SceneLayout
@@ -93,7 +93,7 @@ def export_cogs(
         PlaceUnusable: the archive's place does not answer.
     """
     started = time.monotonic()
-    open_archive(archive)
+    open_built(archive)
     store, folder = open_store(archive), Path(out)
     if folder.exists() and not folder.is_dir():
         raise OutputExists(str(folder))

@@ -13,7 +13,7 @@ from tnet_geo.errors import SourceUnreadable, WriteConflict
 from tnet_geo.grid import Window
 from tnet_geo.imagery.manifest import Manifest, read_manifest
 from tnet_geo.imagery.raster import source_digest
-from tnet_geo.pyramid.archive import open_archive
+from tnet_geo.pyramid.archive import open_built
 from tnet_geo.pyramid.build import build_scene, scene_digest
 from tnet_geo.pyramid.canvas import canvas_site
 from tnet_geo.pyramid.catalogue import append_catalogue
@@ -83,7 +83,7 @@ def repair_archive(
         PlaceUnusable: the archive's place does not answer.
     """
     started = time.monotonic()
-    settings, store = open_archive(archive).settings, open_store(archive)
+    settings, store = open_built(archive).settings, open_store(archive)
     sources = _Sources(settings, manifest)
     found = check_archive(archive).faults
     work = _Repair(store, settings, sources)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pyproj import CRS
 
 from tnet_geo.grid import Window
-from tnet_geo.pyramid.archive import open_archive
+from tnet_geo.pyramid.archive import open_built
 from tnet_geo.pyramid.foreign import READERS, Place, Reader, Seen, Unsuited, version_of
 from tnet_geo.pyramid.inventory import Inventory, Item, items_of, read_inventory
 from tnet_geo.pyramid.layout import SceneLayout
@@ -95,7 +95,7 @@ def check_readers(archive: str | Path, *, scenes: int = 3) -> ReadersReport:
         InvalidArchive: there is no archive of ours.
         PlaceUnusable: its place does not answer.
     """
-    open_archive(archive)
+    open_built(archive)
     store = open_store(archive)
     verdicts, broken = [], []
     for item, inventory in _various(store, scenes):
