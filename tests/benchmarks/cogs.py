@@ -13,18 +13,19 @@ import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from xml.sax.saxutils import quoteattr
 
 import numpy as np
+import rasterio
 from rasterio.shutil import copy
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script, from anywhere
 
 from tests.benchmarks.sources import GEOREFERENCE, tiled_tiff
 from tests.range_server import range_server
+from tnet_geo.pyramid.reduce import halve
 
 HALF = 112
-LOCAL_SIDE, MOSAIC_SIDE, PATCH_SIDE = 8_192, 57_344, 4_096
+LOCAL_SIDE, MOSAIC_SIDE, PATCH_SIDE, OVERVIEWS = 8_192, 57_344, 4_096, 7
 LOCAL_TILES, HTTP_TILES, AT_ONCE = 1_000, 640, 32
 RIVAL_HTTP_TILES = 60
 ROUNDS = 5
@@ -67,39 +68,63 @@ def cog_of(source: Path, path: Path, **settings: object) -> Path:
     """A COG as GDAL's driver makes it."""
     if not path.exists():
         draft = path.with_name(f"draft-{path.name}")
-        copy(source, draft, driver="COG", overview_resampling="AVERAGE", num_threads=2, **settings)
+        with rasterio.Env(GDAL_CACHEMAX=512):
+            copy(source, draft, driver="COG", overview_resampling="AVERAGE", num_threads=2, **settings)
         draft.rename(path)
     return path
 
 
 def mosaic_cog(folder: Path) -> Path:
-    """A real COG of 57 344 x 57 344 x 3 pixels: JPEG, blocks of 512, from a mosaic of one textured patch."""
+    """A COG of 57 344 x 57 344 x 3 pixels by GDAL's driver: JPEG, blocks of 512, seven overviews.
+
+    A mosaic of one textured patch. The mosaics of the halved patch are the overviews of the mosaic, so
+    that the driver need not make them: 3 GB of temporary files less.
+    """
     path = folder / "mosaic.tif"
     if path.exists():
         return path
-    patch, vrt = tiled_tiff(folder / "patch.tif", PATCH_SIDE), folder / "mosaic.vrt"
-    steps = range(0, MOSAIC_SIDE, PATCH_SIDE)
-    size = f'xSize="{PATCH_SIDE}" ySize="{PATCH_SIDE}"'
-    bands = ""
+    with rasterio.open(tiled_tiff(folder / "patch.tif", PATCH_SIDE)) as dataset:
+        pixels, profile = dataset.read(), dataset.profile
+    vrts = [folder / f"mosaic-{level}.vrt" for level in range(OVERVIEWS + 1)]
+    for level, vrt in enumerate(vrts):
+        patch = folder / f"patch-{level}.tif"
+        with rasterio.open(
+            patch, "w", **profile | {"width": pixels.shape[2], "height": pixels.shape[1]}
+        ) as to:
+            to.write(pixels)
+        vrt.write_text(_mosaic_vrt(patch.name, pixels.shape[1], vrts[1:] if level == 0 else []))
+        pixels = halve(pixels, None)[0]
+    settings = {"compress": "JPEG", "quality": 75, "blocksize": 512, "bigtiff": "YES"}
+    return cog_of(vrts[0], path, **settings, overviews="FORCE_USE_EXISTING")
+
+
+def _mosaic_vrt(patch: str, side: int, overviews: list[Path]) -> str:
+    """The mosaic of a patch as GDAL reads it; of the native one with its overviews."""
+    steps = range(0, side * MOSAIC_SIDE // PATCH_SIDE, side)
+    size, bands = f'xSize="{side}" ySize="{side}"', ""
     for band, colour in enumerate(("Red", "Green", "Blue"), start=1):
         sources = "".join(
-            f'<SimpleSource><SourceFilename relativeToVRT="1">{patch.name}</SourceFilename>'
+            f'<SimpleSource><SourceFilename relativeToVRT="1">{patch}</SourceFilename>'
             f'<SourceBand>{band}</SourceBand><SrcRect xOff="0" yOff="0" {size}/>'
             f'<DstRect xOff="{x}" yOff="{y}" {size}/></SimpleSource>'
             for y in steps
             for x in steps
         )
+        coarser = "".join(
+            f'<Overview><SourceFilename relativeToVRT="1">{one.name}</SourceFilename>'
+            f"<SourceBand>{band}</SourceBand></Overview>"
+            for one in overviews
+        )
+        interpretation = f"<ColorInterp>{colour}</ColorInterp>"
         bands += (
-            f'<VRTRasterBand dataType="Byte" band="{band}"><ColorInterp>{colour}</ColorInterp>{sources}'
-            "</VRTRasterBand>"
+            f'<VRTRasterBand dataType="Byte" band="{band}">{interpretation}{coarser}{sources}</VRTRasterBand>'
         )
     place = ", ".join(str(value) for value in GEOREFERENCE["transform"].to_gdal())
-    crs = quoteattr(str(GEOREFERENCE["crs"]))[1:-1]
-    vrt.write_text(
-        f'<VRTDataset rasterXSize="{MOSAIC_SIDE}" rasterYSize="{MOSAIC_SIDE}"><SRS>{crs}</SRS>'
+    whole = side * MOSAIC_SIDE // PATCH_SIDE
+    return (
+        f'<VRTDataset rasterXSize="{whole}" rasterYSize="{whole}"><SRS>{GEOREFERENCE["crs"]}</SRS>'
         f"<GeoTransform>{place}</GeoTransform>{bands}</VRTDataset>"
     )
-    return cog_of(vrt, path, compress="JPEG", quality=75, blocksize=512, bigtiff="YES")
 
 
 def places_of(side: int, count: int, seed: int) -> list[tuple[int, int]]:

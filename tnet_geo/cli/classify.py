@@ -15,10 +15,12 @@ __all__ = ["classify"]
 
 
 def classify(
-    archive: Annotated[Path, Option(help="Archive of pyramids.")],
-    manifest: Annotated[Path, Option(help="Table of sites.")],
+    archive: Annotated[str, Option(help="Archive of pyramids, or COGs: folder, file, .txt list, URL.")],
     bundle: Annotated[Path, Option(help="Trained model.")],
     out: Annotated[Path, Option("--out", "-o", help="Results; a second run adds what is missing.")],
+    manifest: Annotated[
+        Path | None, Option(help="Table of sites; without one, every COG of the archive is a site.")
+    ] = None,
     split: Annotated[Split | None, Option(help="Only these sites.")] = None,
     workers: Annotated[int | None, Option(help="Processes; one per usable core by default.", min=1)] = None,
     scheduler: Annotated[str | None, Option(help="Address of a running Dask scheduler.")] = None,
@@ -27,9 +29,11 @@ def classify(
     """Answer every site of a manifest.
 
     Only the tiles that a walk looks at are read. Sites that cannot be answered are set aside with their
-    reason (exit status 3).
+    reason (exit status 3). Cloud-Optimised GeoTIFFs are read as they are, through their own overviews.
 
     Example: tnet-geo classify --archive ARCHIVE --manifest sites.parquet --bundle BUNDLE -o RESULTS
+
+    Example: tnet-geo classify --archive s3://bucket/cogs --bundle BUNDLE -o RESULTS
     """
     report = tnet_geo.classify(
         archive=archive,

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -13,18 +14,21 @@ from pathlib import Path
 from distributed import Client
 from pyarrow import compute, parquet
 
-from tnet_geo.errors import Incomplete, InvalidManifest, OutputExists, SceneMissing
+from tnet_geo.errors import Incomplete, InvalidManifest, OutputExists, SceneMissing, UsageError
 from tnet_geo.grid import Window
 from tnet_geo.imagery import Manifest, Site, read_manifest
 from tnet_geo.inference import Classifier, load_bundle
 from tnet_geo.operations.cluster import cluster, run_tasks
 from tnet_geo.operations.ledger import run_facts
-from tnet_geo.pyramid import SceneArchive, open_archive
+from tnet_geo.pyramid import CogArchive, SceneArchive, cog_manifest, open_scenes
 from tnet_geo.results import PredictionRow, RunRecord, finish_run, has_part, write_part
 from tnet_geo.results.store import part_files
 from tnet_geo.trail import Answer, Failure
 
 __all__ = ["ClassifyReport", "classify"]
+
+DIGESTS_AT_ONCE = 16
+"""Scenes that are asked for what names them; far ones take their time to answer."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class _Partition:
 def classify(
     *,
     archive: str | Path,
-    manifest: str | Path | Manifest,
+    manifest: str | Path | Manifest | None = None,
     bundle: str | Path,
     out: str | Path,
     split: str | None = None,
@@ -75,6 +79,9 @@ def classify(
     partition: int = 64,
 ) -> ClassifyReport:
     """Answer every site of a manifest, reading only the tiles that its walk looks at.
+
+    `archive` is one of pyramids, or a folder, list or bucket of Cloud-Optimised GeoTIFFs as they are: see
+    `open_scenes`. Of those, each is one site where there is no manifest.
 
     A partition of sites is published whole, under a name made of the digests of its pixels, the bundle
     and its sites: the same call again does only what is missing. Sites that cannot be answered are listed
@@ -88,15 +95,16 @@ def classify(
 
     Raises:
         InvalidManifest, InvalidArchive, InvalidBundle, ArchiveMismatch, OutputExists: nothing was written.
-        UsageError: no scheduler answers.
+        UsageError: no scheduler answers, or a manifest is missing.
         Incomplete: the parts do not add up to what was selected.
     """
     begun = time.monotonic()
-    table = manifest if isinstance(manifest, Manifest) else read_manifest(manifest)
+    store = open_scenes(archive)
+    table = _manifest(manifest, store)
     sites = table.select(split).sites
     if not sites:
         raise InvalidManifest(table.path, f"has no site in split {split!r}", "select another")
-    store, classifier = open_archive(archive), load_bundle(bundle)
+    classifier = load_bundle(bundle)
     classifier.check(store)
     folder = Path(out).absolute()
     if folder.exists() and (not folder.is_dir() or _foreign(folder)):
@@ -111,6 +119,16 @@ def classify(
     return _finish(job, classifier, table, split=split, seconds=time.monotonic() - begun)
 
 
+def _manifest(manifest: str | Path | Manifest | None, archive: SceneArchive) -> Manifest:
+    if isinstance(manifest, Manifest):
+        return manifest
+    if manifest is not None:
+        return read_manifest(manifest)
+    if not isinstance(archive, CogArchive):
+        raise UsageError(f"{archive.place} is an archive of pyramids: name its sites with --manifest.")
+    return cog_manifest(archive)
+
+
 def _foreign(folder: Path) -> bool:
     """Whether a folder holds things, and none of them are results."""
     names = {path.name for path in folder.iterdir()} - {".lock"}  # all that a killed first run may leave
@@ -122,7 +140,9 @@ def _partitions(
 ) -> list[_Partition]:
     """Sites in the manifest's order, each group named by everything that its answers depend on."""
     sites = [_adopted(site, archive) for site in sites]
-    digests = {site.scene_id: archive.digest(site.scene_id) for site in sites}
+    scenes = list(dict.fromkeys(site.scene_id for site in sites))
+    with ThreadPoolExecutor(DIGESTS_AT_ONCE) as threads:
+        digests = dict(zip(scenes, threads.map(archive.digest, scenes), strict=True))
     settings = classifier.walk.model_dump_json()
     found = []
     for start in range(0, len(sites), size):
@@ -191,7 +211,7 @@ def _rescue(job: _Job, part: _Partition, client: Client) -> None:
 @lru_cache(maxsize=1)
 def _loaded(bundle: Path, archive: str) -> tuple[Classifier, SceneArchive]:
     """Once per worker process."""
-    return load_bundle(bundle), open_archive(archive)
+    return load_bundle(bundle), open_scenes(archive)
 
 
 def _classify_partition(job: _Job, part: _Partition) -> None:
@@ -245,7 +265,7 @@ def _finish(
         classes=classifier.classes,
         archive=job.archive,
         bundle=str(job.bundle),
-        manifest=str(Path(table.path).absolute()),
+        manifest=table.path if "://" in table.path else str(Path(table.path).absolute()),
         split=split,
         selected=selected,
         answered=rows,
