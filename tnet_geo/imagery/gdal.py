@@ -14,7 +14,7 @@ from rasterio._err import CPLE_BaseError  # some of GDAL's errors come through a
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from tnet_geo.errors import SourceUnreadable
-from tnet_geo.imagery.remote import gdal_place, gdal_settings, is_remote
+from tnet_geo.imagery.remote import check_keys, gdal_place, gdal_settings, is_remote
 
 __all__ = ["CPLE_BaseError", "opened", "told"]
 
@@ -40,7 +40,7 @@ class _Ear(logging.Filter):
             logger.addFilter(self)
 
     def listen(self, source: str) -> list[str]:
-        """From now on, damage that this thread hears of, while it reads `source`, is added to what it gets."""
+        """From now on, damage heard of by this thread, which reads `source`, is added to what it gets."""
         for logger in self.loggers:
             if not logger.isEnabledFor(logging.WARNING):  # whoever silenced it does not want black pixels
                 logger.setLevel(logging.WARNING)
@@ -86,6 +86,7 @@ def told(source: str, work: Callable[[], Result]) -> Result:
 
 def opened(source: str) -> Any:
     """Open without the warning that there is no georeference: that is known from the transform."""
+    check_keys(source)
     # Filters of warnings belong to the whole process: two threads that change them at once lose them.
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)

@@ -21,6 +21,7 @@ from tnet_geo.errors import SourceUnreadable
 __all__ = [
     "RemoteFile",
     "address_of",
+    "check_keys",
     "content_of",
     "gdal_place",
     "gdal_settings",
@@ -161,7 +162,7 @@ def object_of(address: str, retries: int = RETRIES) -> tuple[HTTPStore | S3Store
     """A client and what it calls the file; `retries` of 0 for callers who count requests themselves."""
     if address.startswith("s3://"):
         bucket, _, key = address.removeprefix("s3://").partition("/")
-        place = _region(os.environ), _endpoint(os.environ), _unsigned(os.environ)
+        place = _region(os.environ), _endpoint(os.environ), _identity(address)
         return _bucket(bucket, *place, retries), key
     parts = urlsplit(address)
     folder, _, name = parts.path.rpartition("/")
@@ -190,10 +191,14 @@ def _server(folder: str, retries: int) -> HTTPStore:
 
 
 @lru_cache(maxsize=16)
-def _bucket(bucket: str, region: str, endpoint: str | None, unsigned: bool, retries: int) -> S3Store:
+def _bucket(
+    bucket: str, region: str, endpoint: str | None, identity: tuple[str, ...], retries: int
+) -> S3Store:
     options: Any = {"connect_timeout": "10s", "timeout": "600s"}
     options["allow_http"] = (endpoint or "").startswith("http://")
-    place: dict[str, Any] = {"region": region, "skip_signature": unsigned}
+    place: dict[str, Any] = {"region": region, "skip_signature": not identity}
+    names = ("access_key_id", "secret_access_key", "session_token")
+    place |= {name: value for name, value in zip(names, identity, strict=False) if value}
     if endpoint:
         place["endpoint"] = endpoint
     return S3Store(
@@ -213,6 +218,29 @@ def _endpoint(environment: Mapping[str, str]) -> str | None:
 
 def _region(environment: Mapping[str, str]) -> str:
     return environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or "us-east-1"
+
+
+def check_keys(source: str) -> None:
+    """Refuse a bucket that nobody has keys for: clients would ask the machine's own network for some.
+
+    Raises: SourceUnreadable.
+    """
+    if source.startswith("s3://"):
+        _identity(source)
+
+
+def _identity(address: str) -> tuple[str, ...]:
+    """Key, secret and session token; nothing for requests without a signature. Raises: SourceUnreadable."""
+    if _unsigned(os.environ):
+        return ()
+    names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
+    keys = tuple(os.environ.get(name, "") for name in names)
+    if not (keys[0] and keys[1]):
+        raise SourceUnreadable(
+            address,
+            "the environment has no AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, nor AWS_NO_SIGN_REQUEST=yes",
+        )
+    return keys
 
 
 def _unsigned(environment: Mapping[str, str]) -> bool:
