@@ -6,13 +6,12 @@ import json
 import math
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tnet_geo.grid import last_level, level_shape
-from tnet_geo.pyramid.places import LocalStore, Store
+from tnet_geo.pyramid.places import Store
 from tnet_geo.pyramid.settings import VERSION
 from tnet_geo.pyramid.tiles import RasterSpec
 
@@ -207,15 +206,14 @@ def _sharding(chunk: list[int], dtype: np.dtype[Any], codec: str) -> Json:
     }
 
 
-def read_layout(scene: Store | Path) -> SceneLayout:
+def read_layout(scene: Store) -> SceneLayout:
     """The layout of the sealed scene in `scene`.
 
     Raises:
         FileNotFoundError: there is no seal.
         ValueError: the seal is damaged, or of another version.
     """
-    store = LocalStore(str(scene)) if isinstance(scene, Path) else scene
-    seal = store.read(SEAL)
+    seal = scene.read(SEAL)
     if seal is None:
-        raise FileNotFoundError(f"{store.url} has no {SEAL}")
+        raise FileNotFoundError(f"{scene.url} has no {SEAL}")
     return SceneLayout.from_seal(seal)

@@ -32,7 +32,7 @@ from tnet_geo.errors import WriteConflict
 from tnet_geo.pyramid.layout import SEAL
 from tnet_geo.pyramid.places import LocalStore, Store, checked_key, draft_mark, flush, owner_lives
 
-__all__ = ["Draft", "abandon", "begin", "draft_folder", "seal", "seal_all", "sealed_digest", "sweep_drafts"]
+__all__ = ["Draft", "abandon", "begin", "seal", "sealed_digest", "sweep_drafts"]
 
 AT_ONCE = 8
 """Files flushed to disk at once, which a journal commits together; objects put at once."""
@@ -173,13 +173,11 @@ def _rename(draft: Draft) -> None:
         shutil.rmtree(outdated)
 
 
-def sweep_drafts(home: Store | Path) -> int:
+def sweep_drafts(home: Store) -> int:
     """Remove what dead processes of this machine left in a folder; how many things there were.
 
     Object stores have no drafts: what lies there unsealed is written over by the next build.
     """
-    if isinstance(home, Path):
-        home = LocalStore(str(home))
     if not isinstance(home, LocalStore):
         return 0
     dead = [path for path in _drafts(home.path) if not owner_lives(path.stem.rsplit(".", 1)[-1])]
@@ -195,19 +193,3 @@ def _drafts(folder: Path) -> Iterator[Path]:
     """Drafts of scenes `.NAME.MARK.draft` and of files `.MARK.partial` directly in a folder."""
     if folder.is_dir():
         yield from (path for path in folder.glob(".*") if path.suffix in {".draft", ".partial"})
-
-
-def draft_folder(scenes: Path, scene_id: str) -> Path:
-    """Goes as soon as the builder uses `begin`."""
-    return scenes / f".{scene_id}.{draft_mark()}.draft"
-
-
-def seal_all(drafts: Sequence[tuple[Path, str]]) -> None:
-    """Goes as soon as the builder uses `seal`."""
-    finished = []
-    for folder, digest in drafts:
-        home = LocalStore(str(folder.parent))
-        name = folder.name[1:].rsplit(".", 2)[0]
-        draft = Draft(home, name, digest, home.at(folder.name))
-        finished.append((draft, (folder / SEAL).read_bytes()))
-    seal(finished)
