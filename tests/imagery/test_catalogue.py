@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import zarr
 from numpy.typing import NDArray
 from pyproj import Transformer
 from rasterio.enums import ColorInterp
@@ -22,6 +23,8 @@ from rasterio.transform import RPCTransformer
 from tnet_geo.errors import SourceUnreadable
 from tnet_geo.grid import Window
 from tnet_geo.imagery.raster import NO_VALID_PIXELS, RasterSource, open_raster, source_digest, source_state
+from tnet_geo.pyramid import ArchiveSettings, create_archive
+from tnet_geo.pyramid.build import build_scene
 from tnet_geo.results.geography import Footprint, Globe
 
 ODD = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "odd"
@@ -224,6 +227,34 @@ def test_what_cannot_be_read_is_refused_with_the_reason(row: Row) -> None:
         read_to_the_end(row)
     assert row["file"] in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+SMALL = ArchiveSettings(half_px=128, shard_chunks=4)
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("odd") / "archive"
+    create_archive(place, SMALL)
+    return place
+
+
+@each("build")
+def test_level_0_of_its_pyramid_is_what_rasterio_reads(row: Row, archive: Path) -> None:
+    build_scene(str(ODD / row["file"]), "scene", archive, SMALL)
+    level = zarr.open_group(archive / "scenes" / "scene" / "0", mode="r")
+    with rivals(row) as rival:
+        np.testing.assert_array_equal(level["data"][:], expected_pixels(row, rival))
+        valid = expected_valid(row, rival)
+    stored = level["valid"][:] if "valid" in level else np.full(valid.shape, 255, np.uint8)
+    np.testing.assert_array_equal(stored, np.where(valid, 255, 0))
+
+
+@each("refuse")
+def test_no_pyramid_is_built_of_what_is_refused(row: Row, archive: Path) -> None:
+    with pytest.raises(SourceUnreadable, match=CAUSES[row["expected"]]):
+        build_scene(str(ODD / row["file"]), "refused", archive, SMALL)
+    assert not (archive / "scenes" / "refused").exists()
 
 
 @each("sidecar")

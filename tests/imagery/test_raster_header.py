@@ -19,6 +19,7 @@ from tnet_geo.errors import SourceUnreadable
 from tnet_geo.grid import Window
 from tnet_geo.imagery import open_raster
 from tnet_geo.imagery.gdal import told
+from tnet_geo.imagery.raster import source_digest, source_state
 
 
 def with_alpha(path: Path, alpha: NDArray[Any], **profile: Any) -> Path:
@@ -176,8 +177,9 @@ def test_what_is_no_file_is_refused_without_being_opened(tmp_path: Path) -> None
         "dangling": "No such",
     }
     for name, cause in causes.items():
-        with pytest.raises(SourceUnreadable, match=cause):
-            open_raster(str(tmp_path / f"{name}.tif"))
+        for ask in (open_raster, source_digest, source_state):
+            with pytest.raises(SourceUnreadable, match=cause):
+                ask(str(tmp_path / f"{name}.tif"))
 
 
 def test_a_container_of_rasters_names_them(tmp_path: Path) -> None:

@@ -130,4 +130,9 @@ def _file_of(place: str, source: str) -> str | None:
         return str(path)
     if path.is_dir():
         return None
-    raise SourceUnreadable(source, f"the bytes of {place} cannot be read")
+    cause = (
+        f"the bytes of {place} cannot be read"
+        if place.startswith("/vsi")
+        else f"its source {place} is missing"
+    )
+    raise SourceUnreadable(source, cause)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
+import stat
 import threading
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import rasterio
@@ -87,7 +89,22 @@ def told(source: str, work: Callable[[], Result]) -> Result:
 def opened(source: str) -> Any:
     """Open without the warning that there is no georeference: that is known from the transform."""
     check_keys(source)
+    _check_file(source)
     # Filters of warnings belong to the whole process: two threads that change them at once lose them.
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         return rasterio.open(gdal_place(source))
+
+
+def _check_file(source: str) -> None:
+    """Refuse what is no file before GDAL tries its drivers on it: it would wait for a pipe for ever."""
+    place = gdal_place(source)
+    if is_remote(source) or not Path(place).exists():
+        return
+    found = Path(place).stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise SourceUnreadable(source, "it is a folder, not a file")
+    if not stat.S_ISREG(found.st_mode):
+        raise SourceUnreadable(source, "it is no plain file")
+    if found.st_size == 0:
+        raise SourceUnreadable(source, "the file is empty")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import stat
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -12,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window as RasterioWindow
 
-from tnet_geo.errors import SourceUnreadable
 from tnet_geo.grid import Window
 from tnet_geo.imagery.bands import Bands, bands_of, check_number
 from tnet_geo.imagery.fingerprint import FileState, source_digest, source_files, source_state
 from tnet_geo.imagery.gdal import opened, told
 from tnet_geo.imagery.georeference import GeoreferenceKind, georeference_of
 from tnet_geo.imagery.inner import check_whole, inner_blocks
-from tnet_geo.imagery.remote import gdal_place, is_remote
 from tnet_geo.imagery.validity import valid_pixels
 
 __all__ = [
@@ -128,7 +124,6 @@ def open_raster(source: str) -> RasterSource:
     Raises:
         SourceUnreadable: missing, damaged, or of a kind that no network looks at.
     """
-    _check_file(source)
     return raster_of(told(source, lambda: opened(source)), source)
 
 
@@ -143,20 +138,6 @@ def raster_of(dataset: Any, source: str) -> RasterSource:
     except BaseException:
         dataset.close()
         raise
-
-
-def _check_file(source: str) -> None:
-    """Refuse what is no file before GDAL tries its drivers on it: it would wait for a pipe for ever."""
-    place = gdal_place(source)
-    if is_remote(source) or not Path(place).exists():
-        return
-    found = Path(place).stat()
-    if stat.S_ISDIR(found.st_mode):
-        raise SourceUnreadable(source, "it is a folder, not a file")
-    if not stat.S_ISREG(found.st_mode):
-        raise SourceUnreadable(source, "it is no plain file")
-    if found.st_size == 0:
-        raise SourceUnreadable(source, "the file is empty")
 
 
 def _source_of(dataset: Any, source: str) -> RasterSource:
