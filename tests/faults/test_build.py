@@ -1,14 +1,7 @@
-"""Builds and archives that are damaged on purpose: killed, flipped, deleted, unreadable."""
+"""Archives that are damaged on purpose: flipped, deleted, cut off."""
 
 from __future__ import annotations
 
-import csv
-import os
-import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,36 +15,11 @@ from tnet_geo.pyramid.build import build_scene
 
 SETTINGS = ArchiveSettings(half_px=16, shard_chunks=4)
 
-BUILD = """
-import sys
-from tnet_geo.operations import build_archive
-
-if __name__ == "__main__":
-    sys.exit(build_archive(sys.argv[1], sys.argv[2], half_px=16, workers=2).exit_code)
-"""
-
-
-def write_sites(folder: Path, scenes: list[Path]) -> Path:
-    """A manifest of one site per scene."""
-    manifest = folder / "sites.csv"
-    with manifest.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerow(("site_id", "scene"))
-        rows.writerows((scene.stem, scene.relative_to(folder).as_posix()) for scene in scenes)
-    return manifest
-
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below `folder`, by its relative path."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
-
-
-def start_build(folder: Path, manifest: Path, out: Path) -> subprocess.Popen[bytes]:
-    """The build as a process of its own, with workers of its own."""
-    script = folder / "build.py"
-    script.write_text(BUILD)
-    return subprocess.Popen([sys.executable, "-W", "error", str(script), str(manifest), str(out)])
 
 
 @pytest.fixture
@@ -62,27 +30,6 @@ def scene(tmp_path: Path) -> Path:
     archive = create_archive(tmp_path / "archive", SETTINGS)
     build_scene(str(source), "a", archive.path, SETTINGS)
     return archive.scenes / "a"
-
-
-def test_a_killed_build_started_again_ends_in_the_bytes_of_an_undisturbed_one(tmp_path: Path) -> None:
-    scenes = [write_raster(tmp_path / f"{k}.tif", random_pixels(k, (180, 140))) for k in range(120)]
-    manifest, killed, whole = write_sites(tmp_path, scenes), tmp_path / "killed", tmp_path / "whole"
-    sealed_when_killed = int(np.random.default_rng(2026).integers(5, 50))
-
-    build = start_build(tmp_path, manifest, killed)
-    while len(list(killed.glob("scenes/[!.]*/zarr.json"))) < sealed_when_killed:
-        assert build.poll() is None, "the build ended before it was killed"
-        time.sleep(0.001)
-    os.kill(build.pid, signal.SIGKILL)
-    assert build.wait() == -signal.SIGKILL
-    sealed = {path.parent.name: path.stat().st_mtime_ns for path in killed.glob("scenes/[!.]*/zarr.json")}
-    assert 0 < len(sealed) < len(scenes)
-
-    assert start_build(tmp_path, manifest, killed).wait() == 0
-    assert start_build(tmp_path, manifest, whole).wait() == 0
-    assert contents(killed) == contents(whole)
-    for scene_id, when in sealed.items():  # what was sealed was not done again
-        assert (killed / "scenes" / scene_id / "zarr.json").stat().st_mtime_ns == when
 
 
 @pytest.mark.parametrize("level", [0, 1])
@@ -141,26 +88,3 @@ def test_a_scene_without_its_seal_is_rebuilt(scene: Path) -> None:
     assert list(archive.scene_ids()) == []
     build_scene(str(archive.path.parent / "a.tif"), "a", archive.path, SETTINGS)
     assert contents(scene) == before
-
-
-def test_what_cannot_be_read_is_set_aside_and_the_rest_is_built(tmp_path: Path) -> None:
-    good = [write_raster(tmp_path / f"good{k}.tif", random_pixels(k, (90, 90))) for k in range(4)]
-    cut = write_raster(tmp_path / "cut.tif", random_pixels(9, (400, 400)))
-    cut.write_bytes(cut.read_bytes()[:200_000])
-    (tmp_path / "text.tif").write_text("no raster at all")
-    (tmp_path / "empty.tif").touch()
-    shutil.copy(good[0], tmp_path / "twin.tif")
-    bad = [cut, tmp_path / "text.tif", tmp_path / "empty.tif", tmp_path / "gone.tif"]
-    manifest = write_sites(tmp_path, [*good, *bad, tmp_path / "twin.tif"])
-
-    assert start_build(tmp_path, manifest, tmp_path / "out").wait() == 3
-    archive = open_archive(tmp_path / "out")
-    assert sorted(name.rsplit("-", 1)[0] for name in archive.scene_ids()) == [
-        *(f"good{k}" for k in range(4)),
-        "twin",
-    ]
-    with (archive.path / "failed.csv").open(newline="") as file:
-        failures = {row["item"].rsplit("-", 1)[0]: row["reason"] for row in csv.DictReader(file)}
-    assert sorted(failures) == ["cut", "empty", "gone", "text"]
-    assert all(f"{name}.tif cannot be read" in reason for name, reason in failures.items())
-    assert all(not path.name.startswith(".") for path in archive.scenes.iterdir())

@@ -14,9 +14,10 @@ from distributed import Client
 
 from tests.rasters import random_pixels, write_raster
 from tnet_geo.errors import ArchiveMismatch, InvalidManifest, OutputExists, UsageError
-from tnet_geo.operations import build, build_archive
+from tnet_geo.operations import build, build_archive, build_plan
 from tnet_geo.operations.cluster import cluster, run_tasks
 from tnet_geo.pyramid import open_archive
+from tnet_geo.pyramid.plan import SceneHeader
 
 
 @pytest.fixture(scope="module")
@@ -141,14 +142,16 @@ def test_an_address_where_nobody_answers_is_a_usage_error(manifest: Path, tmp_pa
         build_archive(manifest, tmp_path / "archive", half_px=16, scheduler="nowhere://nobody:1")
 
 
-def test_scenes_are_grouped_by_their_pixels_the_largest_first(
-    manifest: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    values = {("a", "a"): 50, ("b", "b"): 5, ("c", "c"): 5, ("d", "d"): 20, ("e", "e"): 0}
-    monkeypatch.setattr(build, "_values", values.__getitem__)
-    monkeypatch.setattr(build, "TASK_VALUES", 20)
-    groups = build._groups(list(values), workers=0.1)
-    assert [[scene_id for scene_id, _ in group] for group in groups] == [["a"], ["d"], ["b", "c", "e"]]
+def header(scene_id: str, pixels: int, side: int = 1, **facts: object) -> SceneHeader:
+    known = {"bands": 1, "itemsize": 1, "tiled": True, "all_valid": True, "decoded_block_bytes": 0}
+    return SceneHeader(scene_id, f"{scene_id}.tif", (side, pixels), **known | facts)  # type: ignore[arg-type]
+
+
+def test_scenes_are_grouped_by_their_pixels_the_largest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenes = [header("a", 50), header("b", 5), header("c", 5), header("d", 20), header("e", 0)]
+    monkeypatch.setattr(build_plan, "TASK_VALUES", 20)
+    groups = build_plan._groups(scenes, workers=0.1)
+    assert [[scene.scene_id for scene in group] for group in groups] == [["a"], ["d"], ["b", "c", "e"]]
 
 
 def doubled_or_fail(item: int) -> int:

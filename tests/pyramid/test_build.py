@@ -14,9 +14,11 @@ from tests.rasters import random_pixels, write_raster
 from tnet_geo.errors import SourceUnreadable
 from tnet_geo.grid import Tile, Window
 from tnet_geo.imagery.raster import RasterSource
-from tnet_geo.pyramid import ArchiveSettings, MemoryReader, create_archive, source
-from tnet_geo.pyramid.build import build_scene, draft_scene
-from tnet_geo.pyramid.sealing import draft_folder, seal_all, sweep_drafts
+from tnet_geo.pyramid import ArchiveSettings, MemoryReader, create_archive
+from tnet_geo.pyramid.assembler import Block
+from tnet_geo.pyramid.build import Drafted, build_scene, draft_scene, seal_scenes
+from tnet_geo.pyramid.sealing import begin, sweep_drafts
+from tnet_geo.pyramid.store import open_store
 
 SETTINGS = ArchiveSettings(half_px=16, shard_chunks=4)
 
@@ -81,16 +83,17 @@ def test_a_draft_is_not_seen_before_it_is_sealed(folder: Path, tmp_path: Path) -
     archive = create_archive(folder, SETTINGS)
     scene = str(write_raster(tmp_path / "a.tif", random_pixels(1, (100, 130))))
     draft = draft_scene(scene, "a", folder, SETTINGS)
+    assert isinstance(draft, Drafted)
     assert not archive.has("a")
     assert list(archive.scene_ids()) == []
-    seal_all([(draft.folder, draft.record.digest)])
+    seal_scenes([draft])
     assert list(archive.scene_ids()) == ["a"]
 
 
 def test_of_two_builds_at_once_one_is_kept_and_nothing_is_left_over(folder: Path, tmp_path: Path) -> None:
     scene = str(write_raster(tmp_path / "a.tif", random_pixels(1, (100, 130))))
     drafts = [draft_scene(scene, "a", folder, SETTINGS) for _ in range(2)]
-    seal_all([(draft.folder, draft.record.digest) for draft in drafts])
+    seal_scenes([draft for draft in drafts if isinstance(draft, Drafted)])
     assert [path.name for path in (folder / "scenes").iterdir()] == ["a"]
 
 
@@ -105,7 +108,7 @@ def test_an_unreadable_source_leaves_nothing_behind(folder: Path, tmp_path: Path
 @pytest.mark.parametrize("scene_id", ["../a", "a/b", "", ".", "..", ".a"])
 def test_a_scene_id_never_leads_out_of_the_archive(folder: Path, tmp_path: Path, scene_id: str) -> None:
     scene = str(write_raster(tmp_path / "a.tif", random_pixels(1, (20, 20))))
-    with pytest.raises(ValueError, match="no plain name"):
+    with pytest.raises(ValueError, match="plain name"):
         build_scene(scene, scene_id, folder, SETTINGS)
 
 
@@ -136,19 +139,17 @@ def test_nodata_never_mixes_into_valid_pixels(folder: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("driver", ["JPEG", "PNG", "GTiff"])
-@pytest.mark.parametrize("in_memory_bytes", [0, 1 << 30])
 def test_a_source_without_inner_tiles_is_decoded_once_from_top_to_bottom(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str, in_memory_bytes: int
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str
 ) -> None:
     seen: list[Window] = []
     read = RasterSource.read
 
-    def counting(self: RasterSource, window: Window) -> source.Block:
+    def counting(self: RasterSource, window: Window) -> Block:
         seen.append(window)
         return read(self, window)
 
     monkeypatch.setattr(RasterSource, "read", counting)
-    monkeypatch.setattr(source, "IN_MEMORY_BYTES", in_memory_bytes)
     pixels = random_pixels(1, (200, 150))
     profile = (
         {"tiled": False} if driver == "GTiff" else {"tiled": None, "blockxsize": None, "blockysize": None}
@@ -169,6 +170,48 @@ def test_a_source_without_inner_tiles_is_decoded_once_from_top_to_bottom(
     assert {path.suffix for path in (folder / "scenes").rglob("*") if path.is_file()} == {"", ".json"}
 
 
+def test_a_source_with_inner_tiles_is_read_once_and_in_the_order_that_needs_least_room(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, int]] = []
+    read = RasterSource.read
+
+    def counting(self: RasterSource, window: Window) -> Block:
+        seen.append((window.row // 64, window.col // 64))
+        return read(self, window)
+
+    monkeypatch.setattr(RasterSource, "read", counting)
+    build_scene(str(write_raster(tmp_path / "a.tif", random_pixels(1, (200, 180)))), "a", folder, SETTINGS)
+    quarters = [(0, 0), (0, 1), (1, 0), (1, 1)]
+    beside, below = [(0, 2), (1, 2)], [(2, 0), (2, 1), (3, 0), (3, 1)]
+    assert seen == [*quarters, *beside, *below, (2, 2), (3, 2)]
+
+
+def test_a_source_without_one_valid_pixel_has_no_pyramid(folder: Path, tmp_path: Path) -> None:
+    mask = np.zeros((100, 130), np.uint8)
+    scene = write_raster(tmp_path / "a.tif", random_pixels(1, (100, 130)), mask)
+    with pytest.raises(SourceUnreadable, match="not one of its pixels is valid"):
+        build_scene(str(scene), "a", folder, SETTINGS)
+    assert list((folder / "scenes").iterdir()) == []
+
+
+def test_a_source_that_is_written_to_while_it_is_read_has_no_pyramid(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = write_raster(tmp_path / "a.tif", random_pixels(1, (100, 130)))
+    read = RasterSource.read
+
+    def disturbed(self: RasterSource, window: Window) -> Block:
+        with scene.open("ab") as file:
+            file.write(b"more")
+        return read(self, window)
+
+    monkeypatch.setattr(RasterSource, "read", disturbed)
+    with pytest.raises(SourceUnreadable, match="it changed while it was read"):
+        build_scene(str(scene), "a", folder, SETTINGS)
+    assert list((folder / "scenes").iterdir()) == []
+
+
 def test_every_shard_of_every_level_is_there(folder: Path, tmp_path: Path) -> None:
     pixels = np.zeros((3, 300, 200), np.uint8)  # black: the value that stores leave out by default
     build_scene(str(write_raster(tmp_path / "a.tif", pixels)), "a", folder, SETTINGS)
@@ -184,11 +227,11 @@ def test_every_shard_of_every_level_is_there(folder: Path, tmp_path: Path) -> No
 
 def test_drafts_of_the_dead_are_swept_and_those_of_the_living_are_not(folder: Path) -> None:
     scenes = folder / "scenes"
-    living = draft_folder(scenes, "scene.with.dots")
+    living = Path(begin(open_store(scenes), "scene.with.dots", "").store.url)
     host, _, token = living.name.rsplit(".", 2)[1].split("-")
     dead = scenes / f".scene.{host}-{2**22 + 1}-{token}.draft"  # beyond the largest process id
     elsewhere = scenes / f".scene.another{host}-{2**22 + 1}-{token}.draft"
-    for path in (living, dead, elsewhere):
+    for path in (dead, elsewhere):
         path.mkdir(parents=True)
     assert str(os.getpid()) in living.name
     assert sweep_drafts(scenes) == 1
