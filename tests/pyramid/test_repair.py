@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import rasterio
 
 from tests.damage import WAYS, Undamaged, cut, flip, packed_archive, scenes_archive, tree
 from tests.rasters import random_pixels, write_raster
@@ -63,14 +64,50 @@ def test_all_shards_can_be_mended_together(any_archive: Undamaged) -> None:
     assert check_archive(any_archive.path).exit_code == 0
 
 
-def test_every_document_of_a_scene_can_be_mended(scenes: Undamaged) -> None:
+def test_every_document_can_be_mended(any_archive: Undamaged) -> None:
+    """Seals and the indexes of packs too."""
     rng = random.Random(2)
-    for name in [name for name in scenes.files if name.endswith("zarr.json")]:
-        rng.choice(WAYS)(scenes.path / name, rng)
-        report = repair_archive(scenes.path, scenes.manifest)
+    for name in [name for name in any_archive.files if name.endswith(("zarr.json", "index.parquet"))]:
+        rng.choice(WAYS)(any_archive.path / name, rng)
+        report = repair_archive(any_archive.path, any_archive.manifest)
         assert report.exit_code == 0, (name, report)
         assert report.documents + report.rebuilt == 1
-        assert tree(scenes.path) == scenes.files
+        assert tree(any_archive.path) == any_archive.files
+
+
+def test_a_seal_and_what_lies_below_it_are_mended_in_one_go(any_archive: Undamaged) -> None:
+    seal = next(name for name in any_archive.files if name.count("/") == 2 and name.endswith("zarr.json"))
+    folder = seal.removesuffix("zarr.json")
+    shards = [name for name in any_archive.shards if name.startswith(folder)]
+    rng = random.Random(3)
+    for name in (seal, *shards[::3]):
+        flip(any_archive.path / name, rng)
+    assert repair_archive(any_archive.path, any_archive.manifest).exit_code == 0
+    assert tree(any_archive.path) == any_archive.files
+
+
+def test_a_pack_that_lost_both_seal_and_index_is_named(tmp_path: Path) -> None:
+    archive = packed_archive(tmp_path)
+    pack = next(archive.path.glob("packs/*"))
+    (pack / "zarr.json").unlink()
+    (pack / "index.parquet").unlink()
+    report = repair_archive(archive.path, archive.manifest)
+    assert report.exit_code == 3
+    assert f"remove packs/{pack.name} and run `tnet-geo pyramid build`" in report.set_aside[0].reason
+
+
+def test_an_index_is_never_taken_from_another_source(tmp_path: Path) -> None:
+    archive = packed_archive(tmp_path)
+    index = next(archive.path.glob("packs/*/index.parquet"))
+    index.write_bytes(b"")
+    with rasterio.open(archive.manifest.sites[0].scene, "r+") as source:
+        source.crs = "EPSG:32633"
+    with rasterio.open(archive.manifest.sites[5].scene, "r+") as source:
+        source.crs = "EPSG:32633"
+    report = repair_archive(archive.path, archive.manifest)
+    assert report.exit_code == 3
+    assert "give another index than was sealed" in report.set_aside[0].reason
+    assert index.read_bytes() == b""
 
 
 def test_a_lost_scene_is_built_again(scenes: Undamaged, copy: Path) -> None:

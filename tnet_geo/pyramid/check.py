@@ -195,7 +195,7 @@ class _State:
     """What the catalogue must say of what is sealed, as numbers."""
     shards_of: dict[Item, int] = field(default_factory=dict)
     damaged: set[Item] = field(default_factory=set)
-    """Those without a readable seal."""
+    """Those without a readable seal or index, of which nobody knows what the catalogue should say."""
     unsealed: list[str] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     tried: int = 0
@@ -217,6 +217,8 @@ class _State:
             self.shards_of[looked.item] = looked.shards
             for what, value in looked.rows:
                 self.rows[what] = self.rows.get(what, 0) + value
+            if not looked.rows:
+                self.damaged.add(looked.item)
         elif looked.faults:
             self.damaged.add(looked.item)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from dataclasses import asdict, dataclass
@@ -15,10 +16,12 @@ from tnet_geo.pyramid.places import Store
 from tnet_geo.pyramid.settings import VERSION
 from tnet_geo.pyramid.tiles import RasterSpec
 
-__all__ = ["SEAL", "SceneLayout", "array_metadata", "read_layout"]
+__all__ = ["SEAL", "SceneLayout", "array_metadata", "read_layout", "with_checksum"]
 
 SEAL = "zarr.json"
 """A scene's root metadata, written last: without it the scene does not exist."""
+
+_DERIVED = frozenset({"version", "levels", "checksum"})
 
 Json = dict[str, Any]
 
@@ -81,7 +84,7 @@ class SceneLayout:
     def attributes(self) -> Json:
         """As JSON; NaN and infinities, which JSON lacks, as strings."""
         facts = {name: _finite(value) for name, value in asdict(self).items()}
-        return {"version": VERSION, **facts, "levels": len(self.shapes)}
+        return with_checksum({"version": VERSION, **facts, "levels": len(self.shapes)})
 
     @property
     def _values(self) -> Json:
@@ -97,7 +100,7 @@ class SceneLayout:
     @classmethod
     def from_attributes(cls, attributes: Json) -> SceneLayout:
         """The inverse of `attributes`. Raises: KeyError, TypeError, ValueError."""
-        facts = {key: value for key, value in attributes.items() if key not in ("version", "levels")}
+        facts = {key: value for key, value in attributes.items() if key not in _DERIVED}
         if attributes["version"] != VERSION:
             raise ValueError(f"format version {attributes['version']}, this software reads {VERSION}")
         facts["shape"] = tuple(facts["shape"])
@@ -204,6 +207,15 @@ def _sharding(chunk: list[int], dtype: np.dtype[Any], codec: str) -> Json:
             "index_location": "end",
         },
     }
+
+
+def with_checksum(facts: Json) -> Json:
+    """The facts of a seal with their `checksum`, by which `check` sees that any one of them was changed.
+
+    The first 16 hex digits of the sha256 of their JSON, keys sorted, without spaces.
+    """
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return facts | {"checksum": hashlib.sha256(text.encode()).hexdigest()[:16]}
 
 
 def read_layout(scene: Store) -> SceneLayout:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tnet_geo.grid import last_level, level_shape
-from tnet_geo.pyramid.layout import SEAL, array_metadata
+from tnet_geo.pyramid.layout import SEAL, array_metadata, with_checksum
 from tnet_geo.pyramid.places import Store
 from tnet_geo.pyramid.settings import VERSION
 from tnet_geo.pyramid.tiles import RasterSpec
@@ -46,7 +46,7 @@ SHARD_CHUNKS = 1 << 17
 
 Json = dict[str, Any]
 
-_DERIVED = frozenset({"version", "pack_id", "levels"})
+_DERIVED = frozenset({"version", "pack_id", "levels", "checksum"})
 
 INDEX_SCHEMA = pa.schema(
     [
@@ -132,7 +132,8 @@ class PackLayout:
 
     def attributes(self) -> Json:
         """As JSON."""
-        return {"version": VERSION, **asdict(self), "pack_id": self.pack_id, "levels": len(self.shapes)}
+        facts = {"version": VERSION, **asdict(self), "pack_id": self.pack_id, "levels": len(self.shapes)}
+        return with_checksum(facts)
 
     @classmethod
     def from_attributes(cls, attributes: Json) -> PackLayout:

@@ -26,7 +26,7 @@ from tnet_geo.pyramid.places import Store
 from tnet_geo.pyramid.sealing import Draft, abandon, begin, seal, sealed_digest
 from tnet_geo.pyramid.settings import ArchiveSettings
 
-__all__ = ["PackOutcome", "PackRecord", "write_pack"]
+__all__ = ["PackOutcome", "PackRecord", "index_row", "write_pack"]
 
 Json = dict[str, Any]
 Block = tuple[NDArray[Any], NDArray[np.uint8] | None]
@@ -263,22 +263,32 @@ def _packed(
     kind = (info.shape if side is None else (side, side), info.bands, info.dtype, info.all_valid)
     if kind != member.kind:
         raise SourceUnreadable(member.source, "it changed after the build was planned")
-    transform, cut = info.transform, None
+    row = index_row(member, info, site.digest, site.replaces, settings)
     if side is None:
         block = read(Window(0, 0, *info.shape))
     else:
+        cut = Window(row["row_off"], row["col_off"], row["height"], row["width"])
+        pixel_bytes = info.bands * np.dtype(info.dtype).itemsize
+        block = fit(read, cut, side, nodata=info.nodata, pixel_bytes=pixel_bytes)
+    if block[1] is not None and not block[1].any():
+        raise SourceUnreadable(member.source, NO_VALID_PIXELS)
+    return block, row
+
+
+def index_row(
+    member: PackMember, info: RasterInfo, digest: str, replaces: str | None, settings: ArchiveSettings
+) -> Json:
+    """A site's row of the index, but for its slot; `info` is of its source. Raises: SourceUnreadable."""
+    transform, cut, side = info.transform, None, settings.canvas_px
+    if side is not None:
         cut = canvas_cut(member.window, info.shape)
         if cut is None:
             raise SourceUnreadable(member.source, f"it has no pixel in the window of {member.scene_id}")
-        pixel_bytes = info.bands * np.dtype(info.dtype).itemsize
-        block = fit(read, cut, side, nodata=info.nodata, pixel_bytes=pixel_bytes)
         transform = fitted_transform(transform, cut, side)
-    if block[1] is not None and not block[1].any():
-        raise SourceUnreadable(member.source, NO_VALID_PIXELS)
-    return block, {
+    return {
         "key": scene_key(member.scene_id),
         "scene_id": member.scene_id,
-        "digest": site.digest,
+        "digest": digest,
         "source": member.source.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1],
         "crs": info.crs,
         "transform": transform,
@@ -291,5 +301,5 @@ def _packed(
         "col_off": cut and cut.col,
         "height": cut and cut.height,
         "width": cut and cut.width,
-        "replaces": site.replaces,
+        "replaces": replaces,
     }

@@ -22,6 +22,7 @@ from tnet_geo.pyramid.inventory import Inventory, Item, read_inventory
 from tnet_geo.pyramid.layout import SEAL, SceneLayout
 from tnet_geo.pyramid.mend import NotMended, Original, PackedSite, Shard, mend_pack, mend_scene
 from tnet_geo.pyramid.pack_layout import PackLayout, read_pack
+from tnet_geo.pyramid.pack_restore import restored_index, restored_seal
 from tnet_geo.pyramid.packs import pack_digest
 from tnet_geo.pyramid.places import Store
 from tnet_geo.pyramid.settings import ArchiveSettings
@@ -125,6 +126,10 @@ class _Sources:
         else:
             self.of = {canvas_site(site).scene_id: (site.scene, site.window) for site in table.sites}
 
+    def source_of(self, scene_id: str) -> tuple[str | None, Window | None]:
+        """The source of a scene, and what is cut from it on a canvas; None if the manifest lacks it."""
+        return self.of.get(scene_id, (None, None))
+
     def scene(self, layout: SceneLayout) -> Original:
         """The source of a scene."""
 
@@ -132,11 +137,11 @@ class _Sources:
             if scene_digest(source, self._settings) != layout.digest:
                 raise NotMended(_changed(source))
 
-        return Original(self.of.get(layout.scene_id, (None, None))[0], check)
+        return Original(self.source_of(layout.scene_id)[0], check)
 
     def packed(self, row: dict[str, Any]) -> PackedSite:
         """The source of one site of a pack; `row` is that of the pack's index."""
-        source, window = self.of.get(row["scene_id"], (None, None))
+        source, window = self.source_of(row["scene_id"])
 
         def check(source: str) -> None:
             if pack_digest(source_digest(source), window, self._settings) != row["digest"]:
@@ -176,23 +181,37 @@ class _Repair:
         item = Item("scene" if kind == "scene" else "pack", item_name)
         if any(fault.what == "seal" for fault in faults):
             self._rebuild(item)
-            return
-        inventory = read_inventory(self.store, item)
-        if inventory is None:  # another command has removed it meanwhile
+            # A check sees no more of it than that; what else is wrong shows now.
+            faults = [fault for fault in faults_in(self.store, [item]) if fault.what != "seal"]
+        inventory = self._inventory(item)
+        if inventory is None:
             return
         self._write_documents(item, inventory, faults)
         self._mend_shards(item, inventory, faults)
         for fault in faults_in(self.store, [item]):
             self.reasons.setdefault(fault.file, fault.cause)
 
+    def _inventory(self, item: Item) -> Inventory | None:
+        """None if it still has no sound seal."""
+        try:
+            return read_inventory(self.store, item)
+        except ValueError:
+            return None
+
     def _write_documents(self, item: Item, inventory: Inventory, faults: Iterable[Fault]) -> None:
         for key in _keys(item, "document", faults):
-            if key in inventory.documents:
-                self.store.write(f"{item.folder}/{key}", inventory.documents[key])
+            content = inventory.documents.get(key)
+            if content is None and isinstance(inventory.layout, PackLayout):
+                try:
+                    content = restored_index(
+                        self.store, item, inventory.layout, self.settings, self.sources.source_of
+                    )
+                except NotMended as error:
+                    self.reasons[f"{item.folder}/{key}"] = str(error)
+                    continue
+            if content is not None:
+                self.store.write(f"{item.folder}/{key}", content)
                 self.documents += 1
-            else:
-                remedy = f"remove {item.folder} and run `tnet-geo pyramid build`"
-                self.reasons[f"{item.folder}/{key}"] = f"the index of a pack cannot be made anew: {remedy}"
 
     def _mend_shards(self, item: Item, inventory: Inventory, faults: Iterable[Fault]) -> None:
         keys = set(_keys(item, "shard", faults))
@@ -228,13 +247,23 @@ class _Repair:
             yield from mend_pack(folder, layout, shards, lambda slot: self.sources.packed(rows[slot]))
 
     def _rebuild(self, item: Item) -> None:
-        """Build a scene again whose seal says nothing, or not the truth."""
+        """Restore what has no sound seal: a pack's seal from its index, a scene from its source."""
         seal = f"{item.folder}/{SEAL}"
-        source, _ = self.sources.of.get(item.name, (None, None))
-        if item.kind == "pack" or source is None:
-            what = "a pack is not built again" if item.kind == "pack" else "its source is not in the manifest"
-            self.reasons[seal] = f"{what}: remove {item.folder} and run `tnet-geo pyramid build`"
-            return
+        source, _ = self.sources.source_of(item.name)
+        try:
+            if item.kind == "pack":
+                self.store.write(seal, restored_seal(self.store, item, self.settings))
+                self.documents += 1
+            elif source is None:
+                raise NotMended("its source is not in the manifest")
+            else:
+                self._build(item, source, seal)
+        except NotMended as error:
+            remedy = f"remove {item.folder} and run `tnet-geo pyramid build`"
+            self.reasons[seal] = f"{error}: {remedy}"
+
+    def _build(self, item: Item, source: str, seal: str) -> None:
+        """Build a scene in place of what is there. Raises: NotMended, and then its seal is what it was."""
         damaged = self.store.read(seal)
         self.store.remove(seal)
         try:
@@ -242,10 +271,8 @@ class _Repair:
         except (SourceUnreadable, WriteConflict) as error:
             if damaged is not None:
                 self.store.create(seal, damaged)
-            self.reasons[seal] = str(error)
-            return
+            raise NotMended(str(error).rstrip(".")) from error
         self.rebuilt += 1
-        self.reasons |= {fault.file: fault.cause for fault in faults_in(self.store, [item])}
 
     def complete_catalogue(self, faults: Iterable[Fault]) -> None:
         """Give rows to what has none, and build again what has a row and is lost."""
@@ -256,15 +283,10 @@ class _Repair:
                 self.store.remove(fault.file)
                 self.removed += 1
             elif fault.file != "catalogue":
-                self._rebuild(Item("scene", fault.item.removeprefix("scene ")))
-        names = [name for name in self.store.names("scenes") if self._sealed(Item("scene", name))]
+                kind, _, name = fault.item.partition(" ")
+                self._rebuild(Item("scene" if kind == "scene" else "pack", name))
+        names = [name for name in self.store.names("scenes") if self._inventory(Item("scene", name))]
         self.catalogued += append_catalogue(self.store, names)
-
-    def _sealed(self, item: Item) -> bool:
-        try:
-            return read_inventory(self.store, item) is not None
-        except ValueError:
-            return False
 
 
 def _keys(item: Item, what: str, faults: Iterable[Fault]) -> Iterator[str]:
