@@ -132,7 +132,7 @@ def test_classify_passes_its_options_on_and_ends_as_the_job_says(
     typed = "classify --archive a --manifest m.csv --bundle b -o r --split val --scheduler tcp://there:8786"
     assert run(app, typed.split()) == exit_code
     assert call.named == {
-        "archive": Path("a"),
+        "archive": "a",
         "manifest": Path("m.csv"),
         "bundle": Path("b"),
         "out": Path("r"),
