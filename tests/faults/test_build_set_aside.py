@@ -189,7 +189,7 @@ def test_a_block_that_no_worker_can_hold_is_set_aside_before_it_is_read(
     manifest = tmp_path / "sites.csv"
     sites = [Site(path.stem, str(path), path.stem) for path in [*good(tmp_path), bomb]]
     write_manifest(sites, manifest)
-    report = build_archive(manifest, tmp_path / "out", half_px=16, workers=1, memory="448MiB")
+    report = build_archive(manifest, tmp_path / "out", half_px=16, workers=1, memory="512MiB")
     assert (report.built, report.exit_code) == (4, 3)
     assert "one block of it decodes to 64.0 MiB, more than a worker" in reasons(report)["bomb"]
 

@@ -28,9 +28,9 @@ from tnet_geo.pyramid.plan import (
     GDAL_CACHE_BYTES,
     PROCESS_BYTES,
     SceneHeader,
-    block_needs,
     split_level,
     task_bytes,
+    too_large_blocks,
 )
 from tnet_geo.pyramid.settings import ArchiveSettings
 from tnet_geo.units import bytes_text
@@ -213,18 +213,18 @@ def crew_of(client: Client | None, workers: int | None, memory: str | int | None
 
 
 def plan_jobs(found: Survey, settings: ArchiveSettings, crew: Crew) -> Jobs:
-    """The tasks of a build. Sources of which no worker can hold one block become reasons in `found`.
+    """The tasks of a build. Sources of which a worker cannot hold one block become reasons in `found`.
 
     Raises:
         TooLittleMemory: a task needs more than a worker has, and an option can change that.
     """
-    bombs = [header for header in found.headers if block_needs(header) > crew.memory_bytes]
-    for header in bombs:
-        cause = (
-            f"one block of it decodes to {bytes_text(header.decoded_block_bytes)}, more than a worker of "
-            f"{bytes_text(crew.memory_bytes)} can hold"
-        )
-        found.reasons[header.scene_id] = str(SourceUnreadable(header.source, cause))
+    for header in found.headers:
+        if too_large_blocks(header, settings, crew.memory_bytes):
+            cause = (
+                f"one block of it decodes to {bytes_text(header.decoded_block_bytes)}, more than a worker of "
+                f"{bytes_text(crew.memory_bytes)} can hold"
+            )
+            found.reasons[header.scene_id] = str(SourceUnreadable(header.source, cause))
     headers = [header for header in found.headers if header.scene_id not in found.reasons]
     values = sum(header.values for header in headers)
     splits: list[tuple[SceneHeader, int]] = []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,7 +19,6 @@ __all__ = [
     "GDAL_CACHE_BYTES",
     "PROCESS_BYTES",
     "SceneHeader",
-    "block_needs",
     "check_writes",
     "scene_files",
     "scene_writes",
@@ -27,6 +26,7 @@ __all__ = [
     "split_level",
     "subtrees",
     "task_bytes",
+    "too_large_blocks",
 ]
 
 PROCESS_BYTES = 320 << 20
@@ -152,11 +152,6 @@ def scene_writes(header: SceneHeader, settings: ArchiveSettings) -> int:
     return sum(-(-rows // half) * -(-cols // half) * half**2 * header.pixel_bytes for rows, cols in sides)
 
 
-def block_needs(header: SceneHeader) -> int:
-    """The memory of a process that holds one decoded block of the source, in bytes; no option lowers it."""
-    return PROCESS_BYTES + 2 * header.decoded_block_bytes
-
-
 def task_bytes(header: SceneHeader, settings: ArchiveSettings, split: int | None) -> int:
     """The most memory that one task of a scene takes, in bytes, what the process has anyway included."""
     side = settings.shard_px
@@ -177,3 +172,11 @@ def task_bytes(header: SceneHeader, settings: ArchiveSettings, split: int | None
     joining = 0 if split is None else (2 * 4 // 4 + last - split + 1) * block
     cache = GDAL_CACHE_BYTES + 2 * header.decoded_block_bytes
     return PROCESS_BYTES + max(holding + reading + cache, joining) + halving + writing
+
+
+def too_large_blocks(header: SceneHeader, settings: ArchiveSettings, memory_bytes: int) -> bool:
+    """Whether a worker would have room for a scene, were it not for one decoded block of its source."""
+    with_block, without = (
+        task_bytes(one, settings, None) for one in (header, replace(header, decoded_block_bytes=0))
+    )
+    return without <= memory_bytes < with_block
