@@ -106,9 +106,9 @@ class OverviewsMissing(SetAside):
 class TileUnreadable(SetAside):
     """A tile's chunks are missing or damaged; it is never answered with zeros."""
 
-    REBUILD = "delete the scene's folder and run `tnet-geo pyramid build` again"
+    REPAIR = "mend the archive with `tnet-geo pyramid repair`"
 
-    def __init__(self, scene_id: str, tile: str, cause: str, remedy: str = REBUILD) -> None:
+    def __init__(self, scene_id: str, tile: str, cause: str, remedy: str = REPAIR) -> None:
         super().__init__(scene_id, tile, cause, remedy)
         self.scene_id, self.tile, self.cause, self.remedy = scene_id, tile, cause, remedy
 
