@@ -5,16 +5,30 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from tnet_geo.errors import ArchiveMismatch, InvalidArchive, OutputExists, SceneMissing, TileUnreadable
-from tnet_geo.grid import Tile
+from tests.rasters import random_pixels, write_raster
+from tnet_geo.errors import (
+    ArchiveMismatch,
+    InvalidArchive,
+    OutputExists,
+    PlaceUnusable,
+    SceneMissing,
+    TileUnreadable,
+)
+from tnet_geo.grid import Tile, Window
+from tnet_geo.imagery import Site
 from tnet_geo.pyramid import Archive, ArchiveSettings, SceneReader, create_archive, open_archive
+from tnet_geo.pyramid.archive import open_built
 from tnet_geo.pyramid.catalogue import append_catalogue
+from tnet_geo.pyramid.cog_archive import CogArchive
+
+SETTINGS = ArchiveSettings(half_px=16, shard_chunks=4)
 
 
 def test_an_archive_says_what_it_was_made_with(tmp_path: Path) -> None:
@@ -137,3 +151,33 @@ def test_the_catalogue_has_one_row_per_scene_however_often_it_is_told(
     assert table["digest"].to_pylist() == [archive.digest("masked"), archive.digest("plain")]
     assert table["all_valid"].to_pylist() == [False, True]
     assert (table["rows"][0].as_py(), table["cols"][0].as_py()) == (150, 203)
+
+
+def test_a_site_is_where_it_says_unless_the_archive_has_a_canvas(tmp_path: Path) -> None:
+    site = Site("yard 7", "/data/harbour.tif", "harbour", Window(3, 4, 50, 60), "ship")
+    native = create_archive(tmp_path / "native", SETTINGS)
+    assert native.adopt(site) == site
+    fitted = create_archive(tmp_path / "fitted", ArchiveSettings(half_px=16, canvas="fit:64"))
+    adopted = fitted.adopt(site)
+    assert adopted == replace(site, scene_id=adopted.scene_id, window=None)
+    assert adopted.scene_id.startswith("yard_7-")
+    assert (native.canvas, fitted.canvas) == ("native", "fit:64")
+
+
+def test_a_lattice_that_an_archive_cannot_serve_is_refused_before_any_read(archive: Archive) -> None:
+    archive.check_lattice(32)
+    with pytest.raises(ArchiveMismatch, match=r"built with half_px 16, but half_px 24"):
+        archive.check_lattice(24)
+
+
+def test_a_folder_of_cogs_opens_as_it_is_and_not_where_an_archive_is_wanted(tmp_path: Path) -> None:
+    write_raster(tmp_path / "a.tif", random_pixels(1, (50, 60)))
+    assert isinstance(open_archive(tmp_path), CogArchive)
+    with pytest.raises(InvalidArchive, match=r"has no archive\.json"):
+        open_built(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_to_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PlaceUnusable, match=r"cannot be written to .*: name a place") as refused:
+        create_archive("/proc/nobody/archive", SETTINGS)
+    assert refused.value.exit_code == 4
