@@ -38,7 +38,7 @@ def rows() -> list[Row]:
         return list(csv.DictReader(file))
 
 
-def each(expected: str, without: str = "") -> Any:
+def each(expected: str, without: str | None = None) -> Any:
     chosen = [row for row in rows() if row["expected"].startswith(expected) and row["driver"] != without]
     return pytest.mark.parametrize("row", chosen, ids=[row["file"] for row in chosen])
 
