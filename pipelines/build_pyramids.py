@@ -6,9 +6,17 @@ from tnet_geo import build_archive
 from tnet_geo.cli.endings import call
 
 
-def build_pyramids(manifest: Path, archive: Path, scheduler: str | None = None) -> int:
-    """Every scene of the manifest gets its pyramid; those that are sealed are left alone."""
-    return build_archive(manifest, archive, scheduler=scheduler).exit_code
+def build_pyramids(
+    manifest: Path,
+    archive: str,
+    scheduler: str | None = None,
+    *,
+    memory: str | None = None,
+    packs: bool = False,
+) -> int:
+    """Every scene of the manifest gets its pyramid, in a folder or bucket; sealed ones are left alone."""
+    report = build_archive(manifest, archive, scheduler=scheduler, memory=memory, packs=packs)
+    return report.exit_code
 
 
 if __name__ == "__main__":
