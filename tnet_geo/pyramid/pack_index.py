@@ -34,10 +34,21 @@ OPEN_PACKS = 256
 _COLUMNS = ["pack_id", "slot", "key", "digest", "replaces"]
 
 
-@lru_cache(maxsize=OPEN_PACKS)
 def opened_pack(store: Store, pack_id: str) -> Pack | None:
-    """A sealed pack of the archive in `store`, read once: sealed packs never change. Raises: ValueError."""
-    return read_pack(store.at(PACKS), pack_id)
+    """A sealed pack of the archive in `store`, read once; None if there is none. Raises: ValueError."""
+    try:
+        return _sealed_pack(store, pack_id)
+    except FileNotFoundError:
+        return None
+
+
+@lru_cache(maxsize=OPEN_PACKS)
+def _sealed_pack(store: Store, pack_id: str) -> Pack:
+    """Sealed packs never change; that there is none yet is not kept: it may be sealed meanwhile."""
+    pack = read_pack(store.at(PACKS), pack_id)
+    if pack is None:
+        raise FileNotFoundError(pack_id)
+    return pack
 
 
 @dataclass(frozen=True, slots=True)
