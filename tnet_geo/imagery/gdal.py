@@ -18,7 +18,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from tnet_geo.errors import SourceUnreadable
 from tnet_geo.imagery.remote import check_keys, gdal_place, gdal_settings, is_remote
 
-__all__ = ["CPLE_BaseError", "opened", "told"]
+__all__ = ["CPLE_BaseError", "opened", "opened_place", "told"]
 
 _SETTINGS = {
     "GDAL_CACHEMAX": 128,  # MB; GDAL's own default is 5 % of the machine's memory in every process
@@ -90,10 +90,15 @@ def opened(source: str) -> Any:
     """Open without the warning that there is no georeference: that is known from the transform."""
     check_keys(source)
     _check_file(source)
+    return opened_place(gdal_place(source))
+
+
+def opened_place(place: str, **options: Any) -> Any:
+    """The same for one of GDAL's names, with options of `rasterio.open`."""
     # Filters of warnings belong to the whole process: two threads that change them at once lose them.
     with _OPENING, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        return rasterio.open(gdal_place(source))
+        return rasterio.open(place, **options)
 
 
 def _check_file(source: str) -> None:

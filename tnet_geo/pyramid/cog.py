@@ -18,7 +18,7 @@ from tnet_geo.imagery.manifest import scene_id_of
 from tnet_geo.imagery.raster import CHANGED
 from tnet_geo.imagery.remote import gdal_place, is_remote, remote_file
 from tnet_geo.pyramid.cog_levels import open_cog_file
-from tnet_geo.pyramid.cog_spec import CogSpec, cells_of, parts_of
+from tnet_geo.pyramid.cog_spec import CogSpec, cells_of, parts_of, runs_of
 from tnet_geo.pyramid.decoded import BLOCKS, Block, Place
 from tnet_geo.pyramid.handles import HANDLES, Handle
 from tnet_geo.pyramid.ranges import NOTHING, Pieces, RangedFile, Span, joined
@@ -51,7 +51,8 @@ class CogReader:
             SourceUnreadable: it cannot be opened, or its pixels are of a kind that no network looks at.
             OverviewsMissing: it is no GeoTIFF, or lacks a level.
         """
-        self.source = gdal_place(str(source)) if not is_remote(str(source)) else str(source)
+        given = str(source)
+        self.source = given if is_remote(given) else os.path.abspath(gdal_place(given))
         self._given = self.source, half_px, scene_id
         self.meter = ReadMeter()
         self._remote = RangedFile(self.source, self.meter.fetched) if is_remote(self.source) else None
@@ -160,6 +161,7 @@ class CogReader:
         for at in blocks:
             by_level.setdefault(at[0], []).append(at)
         for level, own in by_level.items():
+            own.sort()  # neighbours stay together
             count = -(-len(own) // DECODERS)
             for start in range(0, len(own), count):
                 _decoders().submit(self._decode, level, own[start : start + count], pieces)
@@ -215,14 +217,26 @@ class CogReader:
         return list(images.values())
 
     def _decode(self, level: int, blocks: Sequence[Place], pieces: Pieces) -> None:
-        """In a thread of its own: decode blocks of one level with one handle."""
-        for at in blocks:
+        """In a thread of its own: decode blocks of one level, neighbours in one call of GDAL."""
+        for run in runs_of(blocks):
             try:
-                block = self._clean(self._raw(level, self.spec.window_of(at), pieces))
-            except Exception as error:  # noqa: BLE001  whoever waits for the block must hear of it
-                BLOCKS.failed(self._key, at, error)
-            else:
-                BLOCKS.made(self._key, at, block)
+                self._decode_run(level, run, pieces)
+            except Exception as error:  # noqa: BLE001  whoever waits for the blocks must hear of it
+                if len(run) > 1:  # one of them is at fault: which?
+                    for at in run:
+                        self._decode(level, [at], pieces)
+                else:
+                    BLOCKS.failed(self._key, run[0], error)
+
+    def _decode_run(self, level: int, run: Sequence[Place], pieces: Pieces) -> None:
+        """Decode blocks that lie side by side. Raises: SourceUnreadable."""
+        windows = [self.spec.window_of(at) for at in run]
+        first = windows[0]
+        whole = Window(first.row, first.col, first.height, windows[-1].right - first.col)
+        pixels, validity = self._clean(self._raw(level, whole, pieces))
+        for at, window in zip(run, windows, strict=True):
+            part = slice(window.col - first.col, window.right - first.col)
+            BLOCKS.made(self._key, at, (pixels[..., part], None if validity is None else validity[:, part]))
 
     def _raw(self, level: int, window: Window, pieces: Pieces) -> Block:
         """Pixels of a level as GDAL gives them, and their validity. Raises: SourceUnreadable."""

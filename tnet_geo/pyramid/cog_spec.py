@@ -11,7 +11,10 @@ from tnet_geo.grid import Tile, Window
 from tnet_geo.pyramid.decoded import Place
 from tnet_geo.pyramid.tiles import RasterSpec, Region
 
-__all__ = ["CogSpec", "Part", "cells_of", "parts_of"]
+__all__ = ["CogSpec", "Part", "cells_of", "parts_of", "runs_of"]
+
+LONGEST_RUN = 4
+"""Blocks that one call of GDAL decodes: a call costs as much as a small block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +95,19 @@ def cells_of(window: Window, block_shape: tuple[int, int]) -> list[tuple[int, in
     high, wide = block_shape
     down = range(window.row // high, -(-window.bottom // high))
     return [(row, col) for row in down for col in range(window.col // wide, -(-window.right // wide))]
+
+
+def runs_of(blocks: Sequence[Place], longest: int = LONGEST_RUN) -> list[list[Place]]:
+    """Blocks of one level in groups that lie side by side in one row.
+
+    >>> runs_of([(0, 1, 4), (0, 0, 0), (0, 1, 3)])
+    [[(0, 0, 0)], [(0, 1, 3), (0, 1, 4)]]
+    """
+    runs: list[list[Place]] = []
+    for at in sorted(blocks):
+        level, row, col = at
+        if runs and runs[-1][-1] == (level, row, col - 1) and len(runs[-1]) < longest:
+            runs[-1].append(at)
+        else:
+            runs.append([at])
+    return runs

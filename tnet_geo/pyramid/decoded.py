@@ -19,7 +19,7 @@ Place = tuple[int, int, int]
 Block = tuple[NDArray[Any], NDArray[np.uint8] | None]
 """Clean pixels [bands, y, x] and validity [y, x]; None means that all pixels are valid."""
 
-CACHED_BYTES = 64 << 20
+CACHED_BYTES = 256 << 20
 _Key = tuple[Hashable, Place]
 
 

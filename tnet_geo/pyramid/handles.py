@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import re
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,14 +13,12 @@ from io import BytesIO
 from typing import Any, TypeVar
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning
 
 from tnet_geo.errors import SourceUnreadable
 from tnet_geo.grid import Window
 from tnet_geo.imagery.bands import Bands
-from tnet_geo.imagery.gdal import told
+from tnet_geo.imagery.gdal import opened_place, told
 from tnet_geo.imagery.raster import RasterInfo, RasterSource, raster_of
 from tnet_geo.pyramid.ranges import NOTHING, Pieces, RangedFile, RangeStream
 
@@ -29,7 +26,6 @@ __all__ = ["HANDLES", "Handle", "HandlePool"]
 
 MOST_IDLE = 64
 Result = TypeVar("Result")
-_WARNINGS = threading.Lock()
 _MOUNT = re.compile(r"/vsiriopener_\w+/")
 
 
@@ -82,13 +78,7 @@ class Handle:
             name = self.source.partition("?")[0].rpartition("/")[2]
             options["opener"] = self._stream
 
-        def opened() -> Any:
-            # Filters of warnings belong to the whole process: two threads that change them at once lose them.
-            with _WARNINGS, warnings.catch_warnings():
-                warnings.simplefilter("ignore", NotGeoreferencedWarning)
-                return rasterio.open(name, **options)
-
-        return told(self.source, opened)
+        return told(self.source, lambda: opened_place(name, **options))
 
     def _stream(self, path: str, *_: Any, **__: Any) -> Any:
         """What rasterio reads for a name: the file, or one of its sidecars; nothing else is there."""

@@ -34,7 +34,7 @@ Span = tuple[int, int]
 PAGE = 64 << 10
 MOST_PAGES = 512
 """Pages of headers that one file keeps: 32 MB, more than the tables of a million blocks."""
-AT_ONCE = 32
+AT_ONCE = 64
 """Requests that are under way at once, over all files of the process."""
 GAP = 64 << 10
 """Ranges nearer to each other than this are one request: the bytes between cost less than an answer."""
