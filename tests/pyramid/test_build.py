@@ -234,5 +234,5 @@ def test_drafts_of_the_dead_are_swept_and_those_of_the_living_are_not(folder: Pa
     for path in (dead, elsewhere):
         path.mkdir(parents=True)
     assert str(os.getpid()) in living.name
-    assert sweep_drafts(scenes) == 1
+    assert sweep_drafts(open_store(scenes)) == 1
     assert {path.name for path in scenes.iterdir()} == {living.name, elsewhere.name}
