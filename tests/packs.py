@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from tests.rasters import random_pixels, write_raster
 from tnet_geo.grid import Window
 from tnet_geo.imagery.raster import open_raster
-from tnet_geo.pyramid import ArchiveSettings, pack_reader
-from tnet_geo.pyramid.pack_index import opened_pack, pack_table
+from tnet_geo.pyramid import ArchiveSettings, pack_index, pack_reader
+from tnet_geo.pyramid.pack_index import pack_table
 from tnet_geo.pyramid.pack_layout import PackLayout, read_pack
 from tnet_geo.pyramid.pack_reader import PackReader, find_packed
 from tnet_geo.pyramid.pack_writer import PackOutcome, write_pack
@@ -82,7 +82,7 @@ def reader_of(store: Store, scene_id: str, half_px: int | None = None) -> PackRe
 def forget() -> None:
     """As in a process that has read nothing yet."""
     pack_table.cache_clear()
-    opened_pack.cache_clear()
+    pack_index._sealed_pack.cache_clear()
     pack_reader._opened_array.cache_clear()
 
 

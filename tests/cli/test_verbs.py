@@ -97,7 +97,7 @@ def test_pyramid_build_passes_its_options_on_and_ends_as_the_job_says(
     assert run(app, typed.split()) == exit_code
     told = call.named.pop("progress")
     told(1, 2)
-    assert call.asked == (Path("sites.csv"), Path("archive"))
+    assert call.asked == (Path("sites.csv"), "archive")
     assert call.named == {"half_px": 32, "workers": 2, "scheduler": None, "codec": "interop"}
     assert json.loads(capsys.readouterr().out) == {"sites": 7, "exit_code": exit_code}
 

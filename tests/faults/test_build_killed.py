@@ -49,9 +49,9 @@ class Run:
         return subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE)
 
     def undisturbed(self, out: Path) -> tuple[dict[str, bytes], float]:
-        """All bytes of an archive, and the seconds from its first file to its last."""
+        """All bytes of an archive, and the seconds from its first draft to its end."""
         build = self.start(out)
-        wait_for(out / "archive.json", build)
+        wait_for_first_draft(out, build)
         begun = time.monotonic()
         assert build.communicate()[0].split() == [b"31", b"0"]
         return contents(out), time.monotonic() - begun
@@ -59,7 +59,7 @@ class Run:
     def killed_at(self, out: Path, seconds: float) -> dict[str, int]:
         """Build, kill everything after a time, and say what was sealed by then, and when."""
         build = self.start(out)
-        wait_for(out / "archive.json", build)
+        wait_for_first_draft(out, build)
         try:
             build.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -76,8 +76,9 @@ class Run:
         return contents(out)
 
 
-def wait_for(path: Path, build: subprocess.Popen[bytes]) -> None:
-    while not path.exists():
+def wait_for_first_draft(out: Path, build: subprocess.Popen[bytes]) -> None:
+    """Until the workers are there and the first scene is begun."""
+    while not list(out.glob("scenes/*")):
         assert build.poll() is None, "the build ended before it began"
         time.sleep(0.005)
 
@@ -100,7 +101,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def check(run: Run, folder: Path, moments: int, seed: int) -> None:
-    """Kill builds at random moments between their first file and their last."""
+    """Kill builds at random moments between their first draft and their end."""
     whole, seconds = run.undisturbed(folder / "whole")
     for number, share in enumerate(np.random.default_rng(seed).uniform(0, 1, moments)):
         out = folder / f"killed{number}"

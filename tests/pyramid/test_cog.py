@@ -203,7 +203,7 @@ def test_blocks_are_decoded_once_for_all_tiles_that_share_them(
     reader = CogReader(cog(tmp_path), half_px=16)
     decoded: list[Window] = []
     raw = reader._raw
-    monkeypatch.setattr(reader, "_raw", lambda *given: decoded.append(given[1]) or raw(*given))
+    monkeypatch.setattr(reader, "_raw", lambda *given: decoded.extend(given[1]) or raw(*given))
     BLOCKS.clear()
     reader.read([Tile(0, row, col) for row in range(8) for col in range(8)] * 2)
     assert len(decoded) == len(set(decoded))
