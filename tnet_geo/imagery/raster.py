@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -98,23 +99,36 @@ class RasterSource:
         Raises:
             SourceUnreadable: some of its pixels cannot be decoded.
         """
+        return self.read_all([window])[0]
+
+    def read_all(self, windows: Sequence[Window]) -> list[tuple[NDArray[Any], NDArray[np.uint8] | None]]:
+        """The same for many windows: to set GDAL up takes longer than to decode a small block.
+
+        Raises:
+            SourceUnreadable: some pixels of one of them cannot be decoded.
+        """
+        read = told(self.info.source, lambda: [self._decoded(window) for window in windows])
+        return [self._by_the_rules(*parts) for parts in read]
+
+    def _decoded(self, window: Window) -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[np.uint8] | None]:
+        """Pixels, alpha and masks as GDAL gives them."""
         place = RasterioWindow(window.col, window.row, window.width, window.height)
         bands = self.bands
+        pixels = self._dataset.read(self._wanted, window=place, out_dtype=bands.dtype)
+        alpha = pixels[len(bands.pixels) :] if bands.one_read and bands.alpha else None
+        if bands.alpha and alpha is None:
+            alpha = np.stack([self._dataset.read(n, window=place) for n in bands.alpha])
+        mask = None
+        if bands.masks:
+            mask = self._dataset.read_masks(list(bands.pixels[: bands.masks]), window=place)
+        return pixels[: len(bands.pixels)], alpha, mask
 
-        def decoded() -> tuple[NDArray[Any], NDArray[Any] | None, NDArray[np.uint8] | None]:
-            pixels = self._dataset.read(self._wanted, window=place, out_dtype=bands.dtype)
-            alpha = pixels[len(bands.pixels) :] if bands.one_read and bands.alpha else None
-            if bands.alpha and alpha is None:
-                alpha = np.stack([self._dataset.read(n, window=place) for n in bands.alpha])
-            mask = None
-            if bands.masks:
-                mask = self._dataset.read_masks(list(bands.pixels[: bands.masks]), window=place)
-            return pixels[: len(bands.pixels)], alpha, mask
-
-        pixels, alpha, mask = told(self.info.source, decoded)
-        valid = None if self.info.all_valid else valid_pixels(pixels, bands, alpha, mask)
-        if bands.palette is not None:
-            pixels = np.ascontiguousarray(bands.palette[pixels[0], :3].transpose(2, 0, 1))
+    def _by_the_rules(
+        self, pixels: NDArray[Any], alpha: NDArray[Any] | None, mask: NDArray[np.uint8] | None
+    ) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
+        valid = None if self.info.all_valid else valid_pixels(pixels, self.bands, alpha, mask)
+        if self.bands.palette is not None:
+            pixels = np.ascontiguousarray(self.bands.palette[pixels[0], :3].transpose(2, 0, 1))
         return pixels, valid
 
 

@@ -32,6 +32,8 @@ DECODERS = min(4, len(os.sched_getaffinity(0)))
 BATCHES_AT_ONCE = 32
 BLOCKS_AT_ONCE = 256
 """Blocks that one batch fetches and decodes together: what it holds beside its tiles is bounded."""
+RUNS_AT_ONCE = 8
+"""Runs of blocks that one thread decodes before it hands them on."""
 HEAD_BYTES = 64 << 10
 REPLACE = "replace the file, or drop its sites"
 
@@ -217,34 +219,38 @@ class CogReader:
         return list(images.values())
 
     def _decode(self, level: int, blocks: Sequence[Place], pieces: Pieces) -> None:
-        """In a thread of its own: decode blocks of one level, neighbours in one call of GDAL."""
-        for run in runs_of(blocks):
-            try:
-                self._decode_run(level, run, pieces)
-            except Exception as error:  # noqa: BLE001  whoever waits for the blocks must hear of it
-                if len(run) > 1:  # one of them is at fault: which?
-                    for at in run:
-                        self._decode(level, [at], pieces)
-                else:
-                    BLOCKS.failed(self._key, run[0], error)
+        """In a thread of its own: decode blocks of one level, neighbours together, some runs at a time."""
+        runs = runs_of(blocks)
+        for start in range(0, len(runs), RUNS_AT_ONCE):
+            self._decode_runs(level, runs[start : start + RUNS_AT_ONCE], pieces)
 
-    def _decode_run(self, level: int, run: Sequence[Place], pieces: Pieces) -> None:
-        """Decode blocks that lie side by side. Raises: SourceUnreadable."""
-        windows = [self.spec.window_of(at) for at in run]
-        first = windows[0]
-        whole = Window(first.row, first.col, first.height, windows[-1].right - first.col)
-        pixels, validity = self._clean(self._raw(level, whole, pieces))
-        for at, window in zip(run, windows, strict=True):
-            part = slice(window.col - first.col, window.right - first.col)
-            BLOCKS.made(self._key, at, (pixels[..., part], None if validity is None else validity[:, part]))
+    def _decode_runs(self, level: int, runs: Sequence[Sequence[Place]], pieces: Pieces) -> None:
+        """Decode blocks that lie side by side; where that fails one by one, to find which is at fault."""
+        windows = [[self.spec.window_of(at) for at in run] for run in runs]
+        try:
+            read = self._raw(level, [_around(run) for run in windows], pieces)
+            read = [self._clean(block) for block in read]
+        except Exception as error:  # noqa: BLE001  whoever waits for the blocks must hear of it
+            alone = [at for run in runs for at in run]
+            if len(alone) == 1:
+                BLOCKS.failed(self._key, alone[0], error)
+                return
+            for at in alone:
+                self._decode_runs(level, [[at]], pieces)
+            return
+        for run, inside, (pixels, validity) in zip(runs, windows, read, strict=True):
+            for at, window in zip(run, inside, strict=True):
+                part = slice(window.col - inside[0].col, window.right - inside[0].col)
+                shown = None if validity is None else validity[:, part]
+                BLOCKS.made(self._key, at, (pixels[..., part], shown))
 
-    def _raw(self, level: int, window: Window, pieces: Pieces) -> Block:
-        """Pixels of a level as GDAL gives them, and their validity. Raises: SourceUnreadable."""
+    def _raw(self, level: int, windows: Sequence[Window], pieces: Pieces) -> list[Block]:
+        """Windows of a level as GDAL gives them, and their validity. Raises: SourceUnreadable."""
         overview = self._file.levels[level].overview
         make = partial(Handle, self.source, self._remote, overview)
         with HANDLES.lent((*self._key, overview), make) as handle:
             handle.pieces = pieces
-            return handle.read(window, self._file.info, self._file.bands)
+            return handle.read_all(windows, self._file.info, self._file.bands)
 
     def _made_level(self, level: int) -> Block:
         """A level that the file does not have, clean. Raises: SourceUnreadable."""
@@ -264,7 +270,7 @@ class CogReader:
             spans = joined(span for own in places for span in own if not self._remote.has(*span))
             reads = self._remote.fetch_all(spans)
             pieces = Pieces([(span[0], read.result()) for span, read in zip(spans, reads, strict=True)])
-        level = self._raw(last, whole, pieces)
+        level = self._raw(last, [whole], pieces)[0]
         shown = 0 if level[1] is None else level[1].nbytes
         self.meter.decoded(level[0].nbytes + shown, len(blocks))
         self._share(blocks, level)
@@ -326,6 +332,12 @@ def _local_mark(source: str) -> str:
     except OSError as error:
         raise SourceUnreadable(source, error.strerror or type(error).__name__) from None
     return f"{found.st_size} {found.st_mtime_ns}"
+
+
+def _around(windows: Sequence[Window]) -> Window:
+    """The window of blocks that lie side by side."""
+    first, last = windows[0], windows[-1]
+    return Window(first.row, first.col, first.height, last.right - first.col)
 
 
 def _groups(blocks: list[Place]) -> list[list[Place]]:

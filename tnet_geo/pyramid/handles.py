@@ -6,7 +6,7 @@ import atexit
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import Context, copy_context
 from io import BytesIO
@@ -51,14 +51,14 @@ class Handle:
         self._raster = self._run(lambda: raster_of(self.dataset, self.source))
         return self._raster.info, self._raster.bands
 
-    def read(
-        self, window: Window, info: RasterInfo, bands: Bands
-    ) -> tuple[NDArray[Any], NDArray[np.uint8] | None]:
-        """Pixels and validity of a window by the rules of the native raster; see `RasterSource.read`."""
+    def read_all(
+        self, windows: Sequence[Window], info: RasterInfo, bands: Bands
+    ) -> list[tuple[NDArray[Any], NDArray[np.uint8] | None]]:
+        """Pixels and validity of windows by the rules of the native raster; see `RasterSource.read`."""
         if self._raster is None:
             self._raster = RasterSource(self.dataset, info, bands)
         raster = self._raster
-        return self._run(lambda: raster.read(window))
+        return self._run(lambda: raster.read_all(windows))
 
     def close(self) -> None:
         """Give it back to GDAL."""
