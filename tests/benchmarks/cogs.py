@@ -26,10 +26,10 @@ from tnet_geo.pyramid.reduce import halve
 
 HALF = 112
 LOCAL_SIDE, MOSAIC_SIDE, PATCH_SIDE, OVERVIEWS = 8_192, 57_344, 4_096, 7
-LOCAL_TILES, HTTP_TILES, AT_ONCE = 1_000, 640, 32
+LOCAL_TILES, HTTP_TILES, AT_ONCE = 2_000, 640, 32
 """Tiles, and how many of them a batch has; four batches are under way, as walks side by side have them."""
 RIVAL_HTTP_TILES = 60
-ROUNDS = 3
+ROUNDS = 5
 LATENCY_S = 0.05
 
 RATE = """
