@@ -98,7 +98,15 @@ def test_pyramid_build_passes_its_options_on_and_ends_as_the_job_says(
     told = call.named.pop("progress")
     told(1, 2)
     assert call.asked == (Path("sites.csv"), "archive")
-    assert call.named == {"half_px": 32, "workers": 2, "scheduler": None, "codec": "interop"}
+    given = {"half_px": 32, "workers": 2, "codec": "interop"}
+    usual = {
+        "memory": None,
+        "scheduler": None,
+        "packs": False,
+        "canvas": "native",
+        "source_digest": "content",
+    }
+    assert call.named == given | usual
     assert json.loads(capsys.readouterr().out) == {"sites": 7, "exit_code": exit_code}
 
 
