@@ -63,9 +63,9 @@ def halved_pixel_by_pixel(
 
 
 @steady
-@given(seeds, shapes, st.integers(1, 6), dtypes, masks, st.booleans())
+@given(seed=seeds, shape=shapes, bands=st.integers(1, 6), dtype=dtypes, mask=masks, with_nodata=st.booleans())
 def test_halving_equals_the_plain_loop(
-    seed: int, shape: tuple[int, int], bands: int, dtype: str, mask: str, with_nodata: bool
+    *, seed: int, shape: tuple[int, int], bands: int, dtype: str, mask: str, with_nodata: bool
 ) -> None:
     pixels, validity = random_pixels(seed, shape, bands, dtype), random_mask(mask, seed, shape)
     nodata = float(pixels.flat[0]) if with_nodata else None
