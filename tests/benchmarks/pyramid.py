@@ -70,7 +70,13 @@ def built(manifest: Path, out: Path, client: Client, **options: object) -> float
     """Seconds of one build on a running cluster into a folder that is not there yet."""
     shutil.rmtree(out, ignore_errors=True)
     address = client.scheduler.address
-    return seconds(lambda: build_archive(manifest, out, scheduler=address, **options))
+
+    def build() -> None:
+        report = build_archive(manifest, out, scheduler=address, **options)
+        if report.built != report.scenes:
+            raise RuntimeError(f"{report.built} of {report.scenes} scenes are built")
+
+    return seconds(build)
 
 
 def bench_build(folder: Path) -> Figures:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -244,6 +245,16 @@ def test_a_second_build_writes_nothing(tmp_path: Path) -> None:
         (r.scene_id, r.digest, r.pack_id, r.slot) for r in first.packed
     ]
     assert (again.bytes_written, again.files) == (0, 0)
+
+
+def test_an_archive_that_was_deleted_is_written_again_by_a_process_that_knew_it(tmp_path: Path) -> None:
+    members, store = members_of(images(tmp_path, 4)), LocalStore(f"{tmp_path}/archive")
+    pack_all(store, members)
+    before = contents(store)
+    shutil.rmtree(store.path)
+    (again,) = pack_all(store, members)
+    assert not any(record.skipped for record in again.packed)
+    assert contents(store) == before
 
 
 def test_added_sites_go_into_further_packs(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from tnet_geo.operations.cluster import memory_of, threads_of
 from tnet_geo.pyramid.archive import Archive
 from tnet_geo.pyramid.build import SceneRecord
 from tnet_geo.pyramid.canvas import canvas_site
+from tnet_geo.pyramid.pack_index import pack_table
 from tnet_geo.pyramid.packs import PackMember, PackPlan, pack_bytes, pack_digest, plan_packs, planned_member
 from tnet_geo.pyramid.plan import (
     GDAL_CACHE_BYTES,
@@ -120,6 +121,7 @@ def survey(
     with ThreadPoolExecutor(PROBES) as probes:
         sealed: dict[str, str | None] = {}
         if archive is not None:
+            pack_table(archive.store).refresh()
             ids = [item.scene_id for item in items]
             sealed = dict(zip(ids, probes.map(archive.digest, ids), strict=True))
         once = list(dict.fromkeys(item.source for item in items if sealed.get(item.scene_id)))

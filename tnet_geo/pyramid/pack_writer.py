@@ -72,6 +72,7 @@ def write_pack(
     """
     hashed, reasons = _hashed(plan.members, settings, digest_of)
     table = pack_table(store)
+    table.refresh()  # the archive may be another one than when this process last looked at the place
     records: list[PackRecord] = []
     sites: list[_Site] = []
     for member, digest, source in hashed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections import deque
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ __all__ = ["WRITES_PENDING", "SceneWriter", "array_names", "scene_documents", "s
 
 WRITES_PENDING = 2
 """Shards that may be under way while the next block is worked on."""
+FLUSHED_SHARDS = 12
+"""From so many native shards on, each is flushed when it is written."""
 
 Json = dict[str, Any]
 
@@ -64,9 +67,12 @@ def _json(content: Json) -> bytes:
 
 
 @cache
-def _context() -> ts.Context:
-    """One per process. Files are flushed once, before the seal, not one by one while they are written."""
-    return ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": False})
+def _context(flushed: bool) -> ts.Context:
+    """Two per process: for large scenes, whose shards are flushed while others are compressed, and small.
+
+    Those of small scenes are flushed before the seal, many at once: a journal commits them together.
+    """
+    return ts.Context({"cache_pool": {"total_bytes_limit": 0}, "file_io_sync": flushed})
 
 
 class SceneWriter:
@@ -76,6 +82,7 @@ class SceneWriter:
         """`store` is that of the draft."""
         self.saw_valid = self.saw_invalid = False
         self._store, self._layout = store, layout
+        self._large = math.prod(shards_across(layout, 0)) >= FLUSHED_SHARDS
         self._arrays: dict[tuple[int, str], ts.TensorStore] = {}
         self._writes: deque[ts.WriteFutures] = deque()
 
@@ -126,7 +133,7 @@ class SceneWriter:
                 "assume_metadata": True,
                 "store_data_equal_to_fill_value": True,  # so that a missing shard is always a loss
             }
-            array = self._arrays[level, name] = ts.open(spec, context=_context()).result()
+            array = self._arrays[level, name] = ts.open(spec, context=_context(self._large)).result()
         return array
 
 
