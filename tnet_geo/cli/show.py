@@ -66,7 +66,7 @@ def _words(key: str, value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         if key.endswith("seconds") or key.startswith("seconds"):
             return seconds_text(value)
-        if "bytes" in key:
+        if "bytes" in key or key.startswith("memory"):
             return bytes_text(value)
         return f"{value:.4g}" if isinstance(value, float) else str(value)
     if isinstance(value, dict):
