@@ -153,7 +153,7 @@ def test_a_walk_of_many_looks_has_a_picture_that_is_not_wider(results: Results, 
 def test_a_picture_of_a_site_without_answer_or_without_archive_is_refused(results: Results) -> None:
     with pytest.raises(QueryRefused, match="names site 'nobody', which has no answer"):
         picture(results, "nobody")
-    with pytest.raises(InvalidArchive, match=r"demo/archive has no archive\.json"):
+    with pytest.raises(InvalidArchive, match=r"demo/archive is not there"):
         picture(results, "quarry/0003")
 
 
