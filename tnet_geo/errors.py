@@ -12,7 +12,6 @@
     |   +-- WriteConflict         two builds were at one scene of a bucket with different bytes
     +-- Refused                 exit 4: nothing was written
     |   +-- TooLittleMemory       a task needs more memory than a worker may use
-    |   +-- DoesNotFit            a build needs more memory than its workers have
     |   +-- PlaceUnusable         a folder or bucket cannot be reached, or lets nobody in
     |   +-- InvalidManifest       a table of sites breaks the schema
     |   +-- InvalidDataSet        a folder or catalogue is not the data set that it should be
@@ -35,7 +34,6 @@ from __future__ import annotations
 
 __all__ = [
     "ArchiveMismatch",
-    "DoesNotFit",
     "Incomplete",
     "InvalidArchive",
     "InvalidBundle",
@@ -196,17 +194,6 @@ class TooLittleMemory(Refused):
 
     def __str__(self) -> str:
         return f"{self.item} needs {self.needs} in one worker, which has {self.has}: {self.remedy}."
-
-
-class DoesNotFit(Refused):
-    """A build needs more memory than its workers may take."""
-
-    def __init__(self, item: str, needs: str, has: str, remedy: str) -> None:
-        super().__init__(item, needs, has, remedy)
-        self.item, self.needs, self.has, self.remedy = item, needs, has, remedy
-
-    def __str__(self) -> str:
-        return f"{self.item} needs {self.needs} in one worker, which may take {self.has}: {self.remedy}."
 
 
 class InvalidManifest(Refused):

@@ -21,7 +21,6 @@ __all__ = [
     "SceneHeader",
     "check_writes",
     "scene_files",
-    "scene_writes",
     "shards_at",
     "split_level",
     "subtrees",
@@ -142,14 +141,6 @@ def scene_files(header: SceneHeader, settings: ArchiveSettings) -> int:
     arrays = 1 if header.all_valid else 2
     levels = range(last_level(header.shape, settings.half_px) + 1)
     return 1 + sum(1 + arrays * (1 + math.prod(shards_at(header.shape, n, settings))) for n in levels)
-
-
-def scene_writes(header: SceneHeader, settings: ArchiveSettings) -> int:
-    """Bytes of all levels before they are compressed, in whole chunks."""
-    half = settings.half_px
-    levels = range(last_level(header.shape, half) + 1)
-    sides = [level_shape(header.shape, level) for level in levels]
-    return sum(-(-rows // half) * -(-cols // half) * half**2 * header.pixel_bytes for rows, cols in sides)
 
 
 def task_bytes(header: SceneHeader, settings: ArchiveSettings, split: int | None) -> int:
