@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from tnet_geo.errors import InvalidRunFile
+from tnet_geo.model.settings import NetworkSettings
 
 __all__ = ["Backbone", "PlainBackbone", "TimmBackbone", "backbone_of", "own_scaling"]
 
@@ -29,8 +30,8 @@ class Backbone(nn.Module):
     tap_channels: int
     features: int
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """See the class."""
+    def forward(self, pixels: Tensor, depth: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """See the class; depth int64 [n] matters to batch norms that are not shared."""
         raise NotImplementedError
 
 
@@ -48,7 +49,7 @@ class PlainBackbone(Backbone):
         self.to_tap = nn.Sequential(_conv(bands, 24), _conv(24, 48), _conv(48, 64))
         self.to_end = _conv(64, 96)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor, depth: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """See `Backbone`; the tap has stride 8, the end stride 16."""
         tap = self.to_tap(pixels)
         return tap, self.to_end(tap).amax(dim=(2, 3))
@@ -95,7 +96,7 @@ class TimmBackbone(Backbone):
         self.tap_channels = stages[self._tap][1]
         self.features = cast(int, self.net.num_features)
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, pixels: Tensor, depth: Tensor | None = None) -> tuple[Tensor, Tensor]:  # noqa: ARG002
         """See `Backbone`; both outputs come from one pass."""
         last, taps = self.net.forward_intermediates(pixels, indices=[self._tap])
         return taps[0], self.net.forward_head(last, pre_logits=True)
@@ -116,12 +117,13 @@ class TimmBackbone(Backbone):
             ) from error
 
 
-def backbone_of(name: str, bands: int, base_px: int) -> Backbone:
-    """The backbone called `plain` or `timm/NAME`, with fresh weights.
+def backbone_of(settings: NetworkSettings) -> Backbone:
+    """The backbone that `settings` name, with fresh weights.
 
     Raises:
         InvalidRunFile: there is none of that name.
     """
+    name, bands, base_px = settings.backbone, settings.pixels.bands, settings.base_px
     if name == "plain":
         return PlainBackbone(bands)
     family, _, model = name.partition("/")
