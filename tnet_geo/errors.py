@@ -20,6 +20,7 @@
     |   +-- InvalidArchive        a folder is no archive, or one of another version
     |   +-- ArchiveMismatch       an archive was built for other settings
     |   +-- InvalidBundle         a folder is no bundle, or one of another version
+    |   +-- InvalidCheckpoint     published weights cannot be read, or are those of another network
     |   +-- OutputExists          the output would overwrite something
     |   +-- InvalidResults        a folder holds no results
     |   +-- QueryRefused          a question that is not one SELECT, or that failed
@@ -37,6 +38,7 @@ __all__ = [
     "Incomplete",
     "InvalidArchive",
     "InvalidBundle",
+    "InvalidCheckpoint",
     "InvalidDataSet",
     "InvalidManifest",
     "InvalidResults",
@@ -274,6 +276,17 @@ class InvalidBundle(Refused):
 
     def __str__(self) -> str:
         return f"Bundle {self.bundle} {self.what}: train one with `tnet-geo train`."
+
+
+class InvalidCheckpoint(Refused):
+    """Weights of the published code cannot be read, or are those of another network."""
+
+    def __init__(self, checkpoint: str, what: str, remedy: str) -> None:
+        super().__init__(checkpoint, what, remedy)
+        self.checkpoint, self.what, self.remedy = checkpoint, what, remedy
+
+    def __str__(self) -> str:
+        return f"Checkpoint {self.checkpoint} {self.what}: {self.remedy}."
 
 
 class OutputExists(Refused):
