@@ -9,43 +9,18 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 from uuid import uuid4
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from tnet_geo.errors import InvalidBundle, OutputExists
+from tnet_geo.model.facts import BUNDLE_VERSION, BundleFacts
 from tnet_geo.model.network import TraversalNetwork
-from tnet_geo.model.settings import NetworkSettings, WalkSettings
 
-__all__ = ["BUNDLE_VERSION", "Bundle", "BundleFacts", "read_bundle"]
-
-BUNDLE_VERSION = 1
-
-
-class BundleFacts(BaseModel):
-    """Everything that `bundle.toml` says."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal["tnet-geo bundle"] = "tnet-geo bundle"
-    version: int = BUNDLE_VERSION
-    weights_sha256: str = ""
-    classes: tuple[str, ...]
-    """In the order of the logits."""
-    canvas: str = "native"
-    temperature: float = Field(default=1.0, gt=0)
-    """Logits are divided by it before the softmax."""
-    gsd_m: tuple[float, float] | None = None
-    """Finest and coarsest ground sampling distance seen in training, in metres; None: not georeferenced."""
-    network: NetworkSettings
-    walk: WalkSettings
-    training: dict[str, str | int | float] = Field(default_factory=dict)
-    metrics: dict[str, float] = Field(default_factory=dict)
-    """On validation, with their cost in tiles."""
+__all__ = ["Bundle", "BundleFacts", "read_bundle"]
 
 
 @dataclass(frozen=True)
@@ -67,7 +42,8 @@ class Bundle:
             raise OutputExists(str(path))
         state = {key: tensor.detach().cpu().contiguous() for key, tensor in self.network.state_dict().items()}
         weights = save(state)
-        facts = self.facts.model_copy(update={"weights_sha256": hashlib.sha256(weights).hexdigest()})
+        files = {"model.safetensors": hashlib.sha256(weights).hexdigest()}
+        facts = self.facts.model_copy(update={"files": files})
         table = facts.model_dump(mode="json", exclude_none=True)
         _publish(path, {"model.safetensors": weights, "bundle.toml": tomli_w.dumps(table).encode()})
         return path
@@ -123,7 +99,7 @@ def _load_weights(path: Path, facts: BundleFacts, network: TraversalNetwork) -> 
     weights = path / "model.safetensors"
     try:
         found = hashlib.sha256(weights.read_bytes()).hexdigest()
-        if found != facts.weights_sha256:
+        if found != facts.files.get("model.safetensors"):
             raise InvalidBundle(str(path), "has damaged weights (their sha256 is not the one in bundle.toml)")
         network.load_state_dict(load_file(weights))
     except (OSError, SafetensorError, RuntimeError) as error:

@@ -1,0 +1,58 @@
+"""What a bundle says of itself: everything in `bundle.toml`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
+
+from tnet_geo.model.settings import NetworkSettings, WalkSettings
+
+__all__ = ["BUNDLE_FILES", "BUNDLE_VERSION", "BundleFacts", "FileName"]
+
+BUNDLE_VERSION = 2
+
+FileName = Literal["model.safetensors", "mlm.json", "golden.npz"]
+BUNDLE_FILES: tuple[FileName, ...] = ("model.safetensors", "mlm.json", "golden.npz")
+"""What stands beside `bundle.toml`. A name is one of these, so no bundle can point anywhere else."""
+
+_Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class BundleFacts(BaseModel):
+    """Everything that `bundle.toml` says."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    format: Literal["tnet-geo bundle"] = "tnet-geo bundle"
+    version: Literal[2] = BUNDLE_VERSION
+    files: dict[FileName, _Sha256] = Field(default_factory=dict)
+    """All files beside `bundle.toml`, each with its sha256; empty for a bundle never saved."""
+    classes: tuple[str, ...]
+    """In the order of the logits."""
+    canvas: str = "native"
+    reduction: Literal["mean", "central"] = "mean"
+    """How pyramids in memory are made. `mean`: of the valid pixels below. `central` (published): bilinear
+    without antialiasing, which looks at the middle of each block only."""
+    temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    """Logits are divided by it before the softmax."""
+    gsd_m: tuple[FiniteFloat, FiniteFloat] | None = None
+    """Finest and coarsest ground sampling distance seen in training, in metres; None: not georeferenced."""
+    value_range: tuple[FiniteFloat, FiniteFloat] | None = None
+    """0.1 and 99.9 percentile of the pixels seen in training, in the source's units; None: not known."""
+    network: NetworkSettings
+    walk: WalkSettings
+    training: dict[str, str | int | float] = Field(default_factory=dict)
+    metrics: dict[str, float] = Field(default_factory=dict)
+    """On validation, with their cost in tiles."""
+
+    @model_validator(mode="after")
+    def _sides_agree(self) -> BundleFacts:
+        if len(self.classes) != self.network.classes:
+            raise ValueError(f"{len(self.classes)} classes, but a network of {self.network.classes}")
+        if len(set(self.classes)) != len(self.classes):
+            raise ValueError("a class stands twice")
+        for name, pair in (("gsd_m", self.gsd_m), ("value_range", self.value_range)):
+            if pair is not None and pair[0] > pair[1]:
+                raise ValueError(f"{name} ends before it begins")
+        return self
