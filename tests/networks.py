@@ -17,7 +17,11 @@ def small_network(
         NetworkSettings(base_px=base_px, classes=classes, depths=depths, pixels=pixels)
     )
     with torch.no_grad():
-        for weight in (network.depth.weight, network.position.weight, network.location.depth.weight):
+        for weight in (
+            network.position.depth.weight,
+            network.position.centre.weight,
+            network.location.depth.weight,
+        ):
             weight.normal_(0, 0.3)
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):

@@ -14,7 +14,7 @@ from tests.rasters import random_pixels
 from tnet_geo.errors import TileUnreadable
 from tnet_geo.grid import Tile, Window, children, footprint, root_of
 from tnet_geo.inference import Engine, SiteTask, WalkResult, position_in
-from tnet_geo.model import WalkSettings
+from tnet_geo.model import Places, WalkSettings
 from tnet_geo.pyramid import MemoryReader, RasterSpec, ReadMeter, TileBatch
 from tnet_geo.trail import Failure
 
@@ -67,8 +67,8 @@ def plain_walk(
         for tile in parents:
             batch = site.reader.read([tile])
             inputs = network.scale(torch.from_numpy(batch.pixels), torch.from_numpy(batch.validity))
-            depth, place = torch.tensor([root.level - tile.level]), torch.tensor([position_in(root, tile)])
-            output = network.look(inputs, depth, place)
+            depth, centre = torch.tensor([root.level - tile.level]), torch.tensor([position_in(root, tile)])
+            output = network.look(inputs, Places(depth, centre, torch.zeros(1, 2)))
             looked.append(tile)
             features.append(output.features)
             if tile.level == 0:

@@ -20,6 +20,7 @@ from tnet_geo.errors import SetAside
 from tnet_geo.grid import Tile
 from tnet_geo.inference.walks import SiteTask, Walk
 from tnet_geo.model.network import LookOutput, SiteOutput, TraversalNetwork
+from tnet_geo.model.places import Places
 from tnet_geo.model.settings import WalkSettings
 from tnet_geo.pyramid.tiles import TileBatch
 from tnet_geo.trail import Failure
@@ -87,10 +88,14 @@ class Engine:
     ) -> dict[int, TileBatch]:
         batches = {}
         for n, read in reads.items():
+            task = walks[n].task
             try:
-                batches[n] = read.result()
+                batch = read.result()
+                if task.examine is not None and not walks[n].looked:
+                    task.examine(batch)
+                batches[n] = batch
             except SetAside as error:
-                failures[n] = Failure(walks[n].task.site_id, str(error))
+                failures[n] = Failure(task.site_id, str(error))
         return batches
 
     def _look(self, batches: dict[int, TileBatch], walks: Sequence[Walk]) -> None:
@@ -99,9 +104,14 @@ class Engine:
             return
         pixels = np.concatenate([batch.pixels for batch in batches.values()])
         validity = np.concatenate([batch.validity for batch in batches.values()])
-        depths = [depth for n in batches for depth in walks[n].depths]
-        positions = [position for n in batches for position in walks[n].positions]
-        output = self.looks(pixels, validity, depths, positions)
+        active = [walks[n] for n in batches]
+        each = [walk.places for walk in active]
+        places = Places(*(torch.cat(parts) for parts in zip(*each, strict=True)))
+        parent = None
+        if self.network.settings.location.parent:
+            width = self.network.backbone.features
+            parent = torch.cat([walk.parents(width) for walk in active])
+        output = self.looks(pixels, validity, places, parent)
         start = 0
         for n, batch in batches.items():
             stop = start + len(batch.pixels)
@@ -112,23 +122,23 @@ class Engine:
         self,
         pixels: NDArray[np.generic],
         validity: NDArray[np.uint8],
-        depths: Sequence[int],
-        positions: Sequence[tuple[float, float]],
+        places: Places,
+        parent: Tensor | None = None,
     ) -> LookOutput:
         """The network's output for any number of tiles, computed in padded batches of one shape.
 
-        pixels [n, bands, B, B] raw, validity [n, B, B]; outputs on the CPU, in the same order.
+        pixels [n, bands, B, B] raw, validity [n, B, B]; parent [n, F], see `TraversalNetwork.look`;
+        outputs on the CPU, in the same order.
         """
         size = self._batch_looks
         features, child_logits = [], []
         for start in range(0, len(pixels), size):
-            count = min(size, len(pixels) - start)
-            batch = self._padded(pixels[start : start + size], validity[start : start + size])
-            depth = torch.zeros(size, dtype=torch.long)
-            position = torch.zeros(size, 2)
-            depth[:count] = torch.tensor(depths[start : start + count])
-            position[:count] = torch.tensor(positions[start : start + count])
-            output = self.network.look(batch, depth.to(self.device), position.to(self.device))
+            some = slice(start, min(start + size, len(pixels)))
+            count = some.stop - start
+            batch = self._padded(pixels[some], validity[some])
+            where = Places(*(_filled(part[some], size) for part in places)).to(self.device)
+            above = None if parent is None else _filled(parent[some], size).to(self.device)
+            output = self.network.look(batch, where, above)
             features.append(output.features[:count].cpu())
             child_logits.append(output.child_logits[:count].cpu())
         return LookOutput(torch.cat(features), torch.cat(child_logits))
@@ -149,3 +159,8 @@ class Engine:
         read: list[Tile] = [look.tile for look in walk.looked]
         decoded = sum(spec.tile_bytes(tile) for tile in read)
         return WalkResult(walk, SiteOutput(output.logits.cpu(), output.shares.cpu()), decoded)
+
+
+def _filled(rows: Tensor, count: int) -> Tensor:
+    """Rows, followed by as many zeros as `count` asks for."""
+    return torch.cat([rows, rows.new_zeros(count - len(rows), *rows.shape[1:])])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,10 +17,11 @@ from torch import Tensor
 
 from tnet_geo.grid import Tile, Window, children, disjoint_tiles, footprint, root_of
 from tnet_geo.model.choice import top_children
+from tnet_geo.model.places import Places
 from tnet_geo.model.settings import WalkSettings
-from tnet_geo.pyramid.tiles import TileReader
+from tnet_geo.pyramid.tiles import TileBatch, TileReader
 
-__all__ = ["SiteTask", "Walk", "candidates_of", "position_in"]
+__all__ = ["SiteTask", "Walk", "candidates_of", "path_centre", "position_in", "usual_path"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class SiteTask:
     site_id: str
     reader: TileReader
     window: Window
+    examine: Callable[[TileBatch], None] | None = None
+    """Called with the first tiles of the walk; raises SetAside if they are not to be walked."""
 
 
 @dataclass(slots=True)
@@ -41,6 +44,8 @@ class _Wish:
     parent: int | None
     probability: float
     path_log_probability: float
+    path: tuple[int, int]
+    """Row and column of the path's cell: 3 times the parent's, plus which window down and right."""
 
 
 def position_in(root: Tile, tile: Tile) -> tuple[float, float]:
@@ -51,6 +56,37 @@ def position_in(root: Tile, tile: Tile) -> tuple[float, float]:
     """
     scale = 2.0 ** (tile.level - root.level)
     return (tile.row + 1) * scale - root.row - 1, (tile.col + 1) * scale - root.col - 1
+
+
+def path_centre(path: tuple[int, int], depth: int) -> tuple[float, float]:
+    """The centre of a path's cell, from -1 to 1: of 3^depth cells along a side.
+
+    >>> path_centre((0, 2), 1)[1]
+    0.6666666666666667
+    """
+    cells = 3**depth
+    return (2 * path[0] + 1) / cells - 1, (2 * path[1] + 1) / cells - 1
+
+
+def usual_path(root: Tile, tile: Tile) -> tuple[int, int]:
+    """A path from the root to a tile that no walk has led to: the lower right parent of every tile.
+
+    >>> usual_path(Tile(2, 0, 0), Tile(0, 2, 6))
+    (3, 8)
+    """
+    depth = root.level - tile.level
+    rows, cols = tile.row - (root.row << depth), tile.col - (root.col << depth)
+    return _usual_steps(rows, depth), _usual_steps(cols, depth)
+
+
+def _usual_steps(step: int, depth: int) -> int:
+    """Along one axis; tiles that reach beyond the root count as its last."""
+    cell, weight = 0, 1
+    for above in range(depth - 1, -1, -1):
+        parent = min(max(step // 2, 0), (2 << above) - 2)
+        cell += weight * min(max(step - 2 * parent, 0), 2)
+        step, weight = parent, 3 * weight
+    return cell
 
 
 def candidates_of(tile: Tile, window: Window, validity: NDArray[np.uint8], half_px: int) -> NDArray[np.bool_]:
@@ -82,24 +118,30 @@ class Walk:
 
     def _first_wishes(self) -> list[_Wish]:
         if self._settings.policy != "dense":
-            return [_Wish(self.root, 0, None, 1.0, 0.0)]
+            return [_Wish(self.root, 0, None, 1.0, 0.0, (0, 0))]
         native = disjoint_tiles(self.task.window, 0, self.task.reader.spec.half_px)
-        return [_Wish(tile, self.root.level, None, 1.0, 0.0) for tile in native]
+        return [_Wish(tile, self.root.level, None, 1.0, 0.0, usual_path(self.root, tile)) for tile in native]
 
     @property
     def wanted(self) -> list[Tile]:
-        """Tiles of the next looks, distinct."""
+        """Tiles of the next looks; distinct, unless shared children are looked at twice."""
         return [wish.tile for wish in self._wishes]
 
     @property
-    def depths(self) -> list[int]:
-        """Depth of every wanted tile."""
-        return [wish.depth for wish in self._wishes]
+    def places(self) -> Places:
+        """Where the wanted tiles lie."""
+        return Places(
+            torch.tensor([wish.depth for wish in self._wishes]),
+            torch.tensor([position_in(self.root, wish.tile) for wish in self._wishes]),
+            torch.tensor([path_centre(wish.path, wish.depth) for wish in self._wishes]),
+        )
 
-    @property
-    def positions(self) -> list[tuple[float, float]]:
-        """Position of every wanted tile in the root."""
-        return [position_in(self.root, wish.tile) for wish in self._wishes]
+    def parents(self, features: int) -> Tensor:
+        """float32 [n, features]: those of the looks that chose the wanted tiles, zero where none did."""
+        if not self._features:
+            return torch.zeros(len(self._wishes), features)
+        rows = [wish.parent for wish in self._wishes if wish.parent is not None]
+        return self.features[rows]
 
     @property
     def looked(self) -> Sequence[_Wish]:
@@ -134,21 +176,25 @@ class Walk:
         shares = _shares(
             torch.zeros_like(child_logits) if self._settings.policy == "random" else child_logits, masks
         )
-        wished: set[Tile] = set()  # a child of two parents is looked at once; the first parent is named
+        wished: set[Tile] = set()  # of a child that two parents share, the first parent is named
         for n, (wish, chosen) in enumerate(zip(seen, picks, strict=True)):
-            below = children(wish.tile)
-            for k in chosen:
-                if below[k] in wished:
-                    continue
-                wished.add(below[k])
-                share = shares[n][k]
-                path = wish.path_log_probability + math.log(max(share, 1e-300))
-                self._wishes.append(_Wish(below[k], wish.depth + 1, first + n, share, path))
+            for k in sorted(chosen) if self._settings.order == "window" else chosen:
+                below = _below(wish, k, first + n, shares[n][k])
+                if self._settings.duplicates == "twice" or below.tile not in wished:
+                    wished.add(below.tile)
+                    self._wishes.append(below)
 
     def _scores(self, child_logits: Tensor) -> Tensor:
         if self._settings.policy == "random":
             return torch.from_numpy(self._chance.random(tuple(child_logits.shape)))
         return child_logits
+
+
+def _below(wish: _Wish, k: int, order: int, share: float) -> _Wish:
+    """The wish for child k of the look `order` at `wish`, to which it gave the probability `share`."""
+    path = 3 * wish.path[0] + k // 3, 3 * wish.path[1] + k % 3
+    log_probability = wish.path_log_probability + math.log(max(share, 1e-300))
+    return _Wish(children(wish.tile)[k], wish.depth + 1, order, share, log_probability, path)
 
 
 def _shares(logits: Tensor, masks: NDArray[np.bool_]) -> list[list[float]]:

@@ -66,7 +66,7 @@ class DenseStage:
         rows, kept = self._winners(batch, sizes)
         network.train()
         taken = batch.rows(rows)
-        features = network.features(taken.inputs, taken.depth, taken.position)
+        features = network.features(taken.inputs, taken.places)
         bags = torch.stack([bag.amax(dim=0) for bag in features.split(kept)])
         return functional.cross_entropy(head(bags), self.room.labels(sites))
 
@@ -86,9 +86,7 @@ class DenseStage:
     def _features(self, batch: LookBatch) -> Tensor:
         network = self.room.network.eval()
         parts = torch.arange(len(batch.inputs)).split(_PASS)
-        return torch.cat(
-            [network.features(batch.inputs[p], batch.depth[p], batch.position[p]) for p in parts]
-        )
+        return torch.cat([network.features(batch.inputs[p], batch.places.rows(p)) for p in parts])
 
     @torch.no_grad()
     def validate(self) -> Validation:

@@ -20,7 +20,7 @@ from tnet_geo.inference import candidates_of
 from tnet_geo.learning.augmentation import SiteAugmentation
 from tnet_geo.learning.estimators import policy_loss
 from tnet_geo.learning.location import location_loss
-from tnet_geo.learning.looks import LookBatch, LookRequest, look
+from tnet_geo.learning.looks import LookBatch, LookRequest, look, parent_row
 from tnet_geo.learning.settings import JointSettings
 from tnet_geo.learning.sites import LabelledSite
 from tnet_geo.learning.stages import Draw, Room, Validation, walk_validation
@@ -69,7 +69,7 @@ class _Sampler:
             if tiles
         ]
         batch = LookBatch.read(requests, self.room.network, self.room.device)
-        output = look(self.room.network, batch)
+        output = look(self.room.network, batch, self._parents(requests))
         first = len(self.tiles)
         self.tiles += [(request.site.number, tile) for request in requests for tile in request.tiles]
         self.features.append(output.features)
@@ -78,6 +78,16 @@ class _Sampler:
         for rows, site, tiles in zip(self.walk_rows, self.sites, self.frontier, strict=True):
             rows += [row_of[site.number, tile] for tile in tiles]
         self._choose({key: row - first for key, row in row_of.items()}, output.child_logits, batch)
+
+    def _parents(self, requests: Sequence[LookRequest]) -> Tensor | None:
+        """Features [n, F] of the looks above the requested tiles, if the location head asks for them."""
+        if not self.room.network.settings.location.parent or not self.features:
+            return None
+        index: dict[int, dict[Tile, int]] = {}
+        for row, (number, tile) in enumerate(self.tiles):
+            index.setdefault(number, {})[tile] = row
+        rows = [parent_row(tile, index[r.site.number]) for r in requests for tile in r.tiles]
+        return torch.cat(self.features)[rows]
 
     def _augmentation(self, number: int) -> SiteAugmentation | None:
         return self.requests[number].augmentation

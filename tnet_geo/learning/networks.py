@@ -11,6 +11,7 @@ from tnet_geo.learning.settings import ModelSettings
 from tnet_geo.learning.sites import LabelledSites
 from tnet_geo.model import NetworkSettings, PixelSettings, TraversalNetwork
 from tnet_geo.model.backbones import TimmBackbone, own_scaling
+from tnet_geo.model.settings import ArchitectureSettings
 
 __all__ = ["new_network"]
 
@@ -27,11 +28,9 @@ def new_network(
     """
     network = TraversalNetwork(
         NetworkSettings(
-            backbone=settings.backbone,
-            base_px=settings.base_px,
+            **{name: getattr(settings, name) for name in ArchitectureSettings.model_fields},
             classes=classes,
-            depths=sites.depths,
-            aggregation=settings.aggregation,
+            depths=settings.depths or sites.depths,
             pixels=_pixels(settings.backbone, sites),
         )
     )

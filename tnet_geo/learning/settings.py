@@ -10,7 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from tnet_geo.errors import InvalidRunFile
-from tnet_geo.model.settings import Aggregation
+from tnet_geo.model.settings import ArchitectureSettings
 
 __all__ = [
     "AugmentationSettings",
@@ -39,15 +39,14 @@ class DataSettings(_Table):
     """Decoded scenes are kept in memory up to here; the rest is read again whenever it is needed."""
 
 
-class ModelSettings(_Table):
+class ModelSettings(ArchitectureSettings):
     """Table `[model]`: the network."""
 
-    backbone: str = "plain"
-    """`plain`, or `timm/NAME`."""
-    weights: Path | None = None
-    """Local safetensors file with timm's key names; without it the backbone starts fresh."""
-    base_px: PositiveInt = Field(default=64, multiple_of=4)
-    aggregation: Aggregation = "gated_attention"
+    weights: Path | Literal["timm"] | None = None
+    """Local safetensors file with timm's key names, or `timm`: the weights that timm names, from its hub
+    or the hub's cache. Without it the backbone starts fresh."""
+    depths: PositiveInt | None = None
+    """Depths that are told apart; by default as many as the deepest training site has."""
 
 
 class AugmentationSettings(_Table):

@@ -70,7 +70,7 @@ def tile_features(
     """Features [n, F] of tiles by the network as it is, and which of them are candidates [n]."""
     batch = LookBatch.read([LookRequest(site, tiles)], network, device)
     parts = torch.arange(len(tiles)).split(64)
-    features = [network.features(batch.inputs[p], batch.depth[p], batch.position[p]) for p in parts]
+    features = [network.features(batch.inputs[p], batch.places.rows(p)) for p in parts]
     half_px, window = site.task.reader.spec.half_px, site.task.window
     inside = np.array([footprint(tile, half_px).touches(window) for tile in tiles])
     return torch.cat(features), inside & batch.validity.any(axis=(1, 2))

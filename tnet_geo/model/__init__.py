@@ -3,6 +3,7 @@
 from tnet_geo.model.bundle import Bundle, BundleFacts, read_bundle
 from tnet_geo.model.choice import plackett_luce_log_prob, sample_children, top_children
 from tnet_geo.model.network import LookOutput, SiteOutput, TraversalNetwork
+from tnet_geo.model.places import Places
 from tnet_geo.model.settings import NetworkSettings, PixelSettings, WalkSettings
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "LookOutput",
     "NetworkSettings",
     "PixelSettings",
+    "Places",
     "SiteOutput",
     "TraversalNetwork",
     "WalkSettings",

@@ -6,10 +6,13 @@ from typing import NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tnet_geo.model.aggregation import aggregation_of
 from tnet_geo.model.backbones import backbone_of
-from tnet_geo.model.location import LocationHead
+from tnet_geo.model.location import location_of
+from tnet_geo.model.places import Places
+from tnet_geo.model.position import position_of
 from tnet_geo.model.settings import NetworkSettings
 
 __all__ = ["LookOutput", "SiteOutput", "TraversalNetwork"]
@@ -34,26 +37,24 @@ class SiteOutput(NamedTuple):
 
 
 class TraversalNetwork(nn.Module):
-    """Backbone, location head, aggregation and classifier, for every backbone.
+    """Backbone, position, location head, aggregation and classifier, for every backbone.
 
-    A look's feature is the layer-normalised end of the backbone plus an embedding of where the tile
-    lies: its depth and its centre relative to the root. Source: TNet (NeurIPS 2021).
+    Published TNet (NeurIPS 2021) is one of its settings; the defaults are ours.
     """
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()
         self.settings = settings
         pixels = settings.pixels
-        self.backbone = backbone_of(settings.backbone, pixels.bands, settings.base_px)
+        self.backbone = backbone_of(settings)
         features = self.backbone.features
-        self.location = LocationHead(self.backbone.tap_channels, settings.depths)
-        self.norm = nn.LayerNorm(features)
-        self.depth = nn.Embedding(settings.depths, features)
-        self.position = nn.Linear(2, features, bias=False)
+        tap_channels = self.backbone.tap_channels
+        self.location = location_of(settings.location, tap_channels, features, settings.depths)
+        self.norm = nn.LayerNorm(features) if settings.feature_norm == "layer" else nn.Identity()
+        windows = settings.location.windows
+        self.position = position_of(settings.position, features, settings.depths, windows)
         self.aggregation = aggregation_of(settings.aggregation, features)
         self.classifier = nn.Linear(features, settings.classes)
-        nn.init.zeros_(self.depth.weight)
-        nn.init.zeros_(self.position.weight)
         self.register_buffer("mean", torch.tensor(pixels.mean).reshape(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(pixels.std).reshape(1, -1, 1, 1), persistent=False)
 
@@ -69,30 +70,49 @@ class TraversalNetwork(nn.Module):
         scaled = (pixels.float() - mean) / std
         return scaled * (validity > 0).unsqueeze(1)
 
-    def look(self, inputs: Tensor, depth: Tensor, position: Tensor) -> LookOutput:
+    def look(self, inputs: Tensor, places: Places, parent: Tensor | None = None) -> LookOutput:
         """One pass over tiles.
 
-        inputs float32 [n, bands, B, B] from `scale`; depth int64 [n]; position float32 [n, 2], the
-        tile's centre in the root, rows then columns, from -1 to 1.
+        inputs float32 [n, bands, B, B] from `scale`; parent float32 [n, F]: the features of the looks
+        that chose the tiles, zero at the root. Only heads with `location.parent` need them.
         """
-        tap, end = self.backbone(inputs.contiguous(memory_format=torch.channels_last))
-        depth = self._known(depth)
-        return LookOutput(self._placed(end, depth, position), self.location(tap, depth))
+        tap, end = self.encode(inputs, places.depth)
+        return LookOutput(self.place(end, places), self.locate(tap, end, places, parent))
 
-    def features(self, inputs: Tensor, depth: Tensor, position: Tensor) -> Tensor:
-        """Only the features [n, F] of `look`, where nobody asks where to look closer."""
-        _, end = self.backbone(inputs.contiguous(memory_format=torch.channels_last))
-        return self._placed(end, self._known(depth), position)
+    def encode(self, inputs: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
+        """Tap [n, channels, t, t] and end [n, F] of inputs from `scale`; depth int64 [n]."""
+        tap, end = self.backbone(inputs.contiguous(memory_format=torch.channels_last), depth)
+        return tap, end
 
-    def _known(self, depth: Tensor) -> Tensor:
-        return depth.clamp(max=self.settings.depths - 1)
-
-    def _placed(self, end: Tensor, depth: Tensor, position: Tensor) -> Tensor:
-        features: Tensor = self.norm(end) + self.depth(depth) + self.position(position)
+    def place(self, end: Tensor, places: Places) -> Tensor:
+        """Features float32 [n, F] of the ends of the backbone."""
+        features: Tensor = self.position(self.norm(end), places)
         return features
 
+    def locate(self, tap: Tensor, end: Tensor, places: Places, parent: Tensor | None = None) -> Tensor:
+        """Child logits float32 [n, 9]."""
+        if self.settings.location.stop_gradient:
+            tap, end, parent = tap.detach(), end.detach(), None if parent is None else parent.detach()
+        logits: Tensor = self.location(tap, end, places, parent)
+        return logits
+
+    def features(self, inputs: Tensor, places: Places) -> Tensor:
+        """Only the features [n, F] of `look`, where nobody asks where to look closer."""
+        _, end = self.encode(inputs, places.depth)
+        return self.place(end, places)
+
     def aggregate(self, features: Tensor, mask: Tensor) -> SiteOutput:
-        """Features [s, looks, F] of s sites, and mask bool [s, looks] of the looks that exist, to logits."""
+        """Features [s, looks, F] of s sites, and mask bool [s, looks] of the looks that exist, to logits.
+
+        In training, looks and features are dropped as the settings say; the first look never is.
+        """
+        if self.training and self.settings.tile_dropout:
+            dropped = torch.rand(mask.shape, device=mask.device) < self.settings.tile_dropout
+            dropped[:, 0] = False
+            mask = mask & ~dropped
         weights = self.aggregation(features, mask)
+        if self.training and self.settings.dropout:
+            # the same numbers of all looks of a site: what is dropped is a part of what they add up to
+            features = functional.dropout1d(features.transpose(1, 2), self.settings.dropout).transpose(1, 2)
         shares = weights.unsqueeze(-1) * (features @ self.classifier.weight.T)
         return SiteOutput(self.classifier.bias + shares.sum(dim=1), shares)
