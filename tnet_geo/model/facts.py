@@ -40,6 +40,9 @@ class BundleFacts(BaseModel):
     """Finest and coarsest ground sampling distance seen in training, in metres; None: not georeferenced."""
     value_range: tuple[FiniteFloat, FiniteFloat] | None = None
     """0.1 and 99.9 percentile of the pixels seen in training, in the source's units; None: not known."""
+    value_peaks: tuple[FiniteFloat, FiniteFloat] | None = None
+    """How high the values of a site go, at the dimmest and at the brightest training site: the 99th
+    percentile of its root tile. Scalings that are too small show here; None: not known."""
     network: NetworkSettings
     walk: WalkSettings
     training: dict[str, str | int | float] = Field(default_factory=dict)
@@ -52,7 +55,8 @@ class BundleFacts(BaseModel):
             raise ValueError(f"{len(self.classes)} classes, but a network of {self.network.classes}")
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("a class stands twice")
-        for name, pair in (("gsd_m", self.gsd_m), ("value_range", self.value_range)):
+        for name in ("gsd_m", "value_range", "value_peaks"):
+            pair = getattr(self, name)
             if pair is not None and pair[0] > pair[1]:
                 raise ValueError(f"{name} ends before it begins")
         return self
