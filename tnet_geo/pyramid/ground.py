@@ -33,8 +33,8 @@ def pixel_m(spec: RasterSpec, window: Window | None = None) -> float | None:
     a, b, c, d, e, f = spec.transform
     x, y = a * col + b * row + c, d * col + e * row + f
     # From one side of the middle pixel to the other, along a row and along a column.
-    ends = [(x - a / 2, y - d / 2), (x + a / 2, y + d / 2), (x - b / 2, y - e / 2), (x + b / 2, y + e / 2)]
-    lon, lat = projection.transform(*zip(*ends, strict=True))
+    east, north = [x - a / 2, x + a / 2, x - b / 2, x + b / 2], [y - d / 2, y + d / 2, y - e / 2, y + e / 2]
+    lon, lat = projection.transform(east, north)
     if not all(map(math.isfinite, (*lon, *lat))):
         return None
     along, _, wide = _EARTH.inv(lon[0], lat[0], lon[1], lat[1])
