@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
@@ -19,6 +19,8 @@ __all__ = [
     "JointSettings",
     "LocationSettings",
     "ModelSettings",
+    "Passes",
+    "PublishedSettings",
     "RivalSettings",
     "RunSettings",
     "Schedule",
@@ -60,19 +62,24 @@ class AugmentationSettings(_Table):
     """Largest relative change. uint8 only."""
 
 
-class Schedule(_Table):
-    """One stage's optimisation: AdamW under a one-cycle rate; an epoch is one pass over the sites."""
+class Passes(_Table):
+    """How often a stage passes over the sites, and how far its steps go."""
 
     epochs: NonNegativeInt
     """0 skips the stage."""
     sites_per_step: PositiveInt
     rate: PositiveFloat
     """Peak learning rate."""
+    backbone_rate: float = Field(default=1.0, ge=0)
+    """The backbone's rate as a multiple of `rate`; small for pretrained backbones."""
+
+
+class Schedule(Passes):
+    """One stage's optimisation: AdamW under a one-cycle rate; an epoch is one pass over the sites."""
+
     warm_up: float = Field(default=0.15, gt=0, lt=1)
     """Share of the steps in which the rate rises."""
     weight_decay: float = Field(default=0.01, ge=0)
-    backbone_rate: float = Field(default=1.0, ge=0)
-    """The backbone's rate as a multiple of `rate`; small for pretrained backbones."""
 
 
 class DenseSettings(Schedule):
@@ -119,6 +126,35 @@ class JointSettings(Schedule):
     """Weight of stage B's loss at the start; it falls to zero over the stage."""
 
 
+class PublishedSettings(Passes):
+    """Table `[published]`: as TNet (NeurIPS 2021) was trained, by Adam, with the best children followed.
+
+    The defaults are those of the published 448 px stage but for the epochs.
+    """
+
+    epochs: NonNegativeInt = 0
+    """Published: 40, then 10 at 896 px."""
+    sites_per_step: PositiveInt = 64
+    rate: PositiveFloat = 1e-3
+    drops: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.8,)
+    """Shares of the steps after which the rate is multiplied by `drop`."""
+    drop: PositiveFloat = 0.1
+    walk_class: float = Field(default=0.2, ge=0, le=1)
+    """Share of the class loss that is the walk's; the rest is that of single looks (896 px: 0.05)."""
+    walk_reward: float = Field(default=0.2, ge=0, le=1)
+    """Share of the reward that is the walk's; the rest is that of single looks (896 px: 0.05)."""
+    policy: float = Field(default=0.1, ge=0)
+    """Weight of the policy gradient."""
+    look_depths: PositiveInt | None = None
+    """So many depths, the root's included, have losses of single looks; without it all (896 px: 2)."""
+    contrastive: float = Field(default=0.0, ge=0)
+    """Weight of the contrastive loss of the sites of a step (published: birds only, 100 or 50)."""
+    l2: float = Field(default=0.0, ge=0)
+    """Multiple of the sum of squares of all weights outside batch norms that is added to the loss."""
+    begin: Path | None = None
+    """Bundle of the same network whose weights and reward baseline the stage begins with."""
+
+
 class RivalSettings(_Table):
     """Table `[rivals]`: what the walk is compared with, trained on the same sites."""
 
@@ -144,6 +180,7 @@ class RunSettings(_Table):
     dense: DenseSettings = Field(default_factory=DenseSettings)
     location: LocationSettings = Field(default_factory=LocationSettings)
     joint: JointSettings = Field(default_factory=JointSettings)
+    published: PublishedSettings = Field(default_factory=PublishedSettings)
     rivals: RivalSettings = Field(default_factory=RivalSettings)
 
 
