@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import tnet_geo
-from tnet_geo.cli import care, manifest, pyramid, results
+from tnet_geo.cli import care, manifest, model, pyramid, results
 from tnet_geo.cli.classify import classify
 from tnet_geo.cli.demo import demo
 from tnet_geo.cli.endings import Flags
@@ -35,6 +35,7 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(classify)
 app.add_typer(results.app, name="results")
+app.add_typer(model.app, name="model")
 app.command()(demo)
 
 

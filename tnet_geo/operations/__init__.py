@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from tnet_geo.operations.classification import classify as classify
     from tnet_geo.operations.evaluation import Evaluation as Evaluation
     from tnet_geo.operations.evaluation import evaluate as evaluate
+    from tnet_geo.operations.importing import ImportReport as ImportReport
+    from tnet_geo.operations.importing import import_model as import_model
     from tnet_geo.operations.training import TrainReport as TrainReport
     from tnet_geo.operations.training import train as train
 
@@ -23,10 +25,12 @@ _HOMES = {
     "BuildReport": "build",
     "ClassifyReport": "classification",
     "Evaluation": "evaluation",
+    "ImportReport": "importing",
     "TrainReport": "training",
     "build_archive": "build",
     "classify": "classification",
     "evaluate": "evaluation",
+    "import_model": "importing",
     "plan_archive": "build_forecast",
     "train": "training",
 }
@@ -36,10 +40,12 @@ __all__ = [
     "BuildReport",
     "ClassifyReport",
     "Evaluation",
+    "ImportReport",
     "TrainReport",
     "build_archive",
     "classify",
     "evaluate",
+    "import_model",
     "plan_archive",
     "train",
 ]
