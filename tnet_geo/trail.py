@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from tnet_geo.grid import Tile
 
-__all__ = ["Answer", "Failure", "Look", "Trail"]
+__all__ = ["Answer", "Failure", "Look", "Step", "Trail"]
+
+
+class Step(NamedTuple):
+    """One look in short, as pictures in memory are answered with."""
+
+    level: int
+    row: int
+    col: int
+    probability: float
+    """See `Look`."""
 
 
 @dataclass(frozen=True, slots=True)

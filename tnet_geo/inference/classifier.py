@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from tnet_geo.errors import ArchiveMismatch, SetAside, SiteMismatch
-from tnet_geo.grid import Window
+from tnet_geo.grid import Window, root_of
 from tnet_geo.imagery import Site
+from tnet_geo.inference.crops import walk_crops
 from tnet_geo.inference.engine import Engine, WalkResult
-from tnet_geo.inference.walks import SiteTask
+from tnet_geo.inference.expectations import Contradiction, Expectations
+from tnet_geo.inference.pictures import own_units, picture_pixels, picture_reader
+from tnet_geo.inference.walks import SiteTask, Wish
 from tnet_geo.model.bundle import Bundle, read_bundle
+from tnet_geo.model.network import SiteOutput
 from tnet_geo.model.settings import WalkSettings
-from tnet_geo.pyramid import MemoryReader, SceneArchive, TileReader
-from tnet_geo.trail import Answer, Failure, Look, Trail
+from tnet_geo.pyramid import SceneArchive
+from tnet_geo.trail import Answer, Failure, Look, Step, Trail
 
 __all__ = ["Classification", "Classifier", "load_bundle"]
 
@@ -32,7 +37,10 @@ class Classification:
     probabilities: NDArray[np.float32]
     """[N, classes]; rows sum to one."""
     labels: tuple[str, ...]
-    trails: tuple[Trail, ...]
+    trails: tuple[tuple[Step, ...], ...]
+    """Of each picture, in the order looked at, the root first: (level, row, col, probability)."""
+    evidence: tuple[tuple[float, ...], ...]
+    """What each look of a trail adds to the logit of the picture's label, beside its bias."""
 
 
 class Classifier:
@@ -40,10 +48,19 @@ class Classifier:
 
     walk: other than what the bundle was trained with, e.g. a wider `keep`.
     device: `cpu` by default; a CUDA device computes looks in larger batches.
+    accept: contradictions between pixels and bundle that are waived, see `Expectations`.
     """
 
-    def __init__(self, bundle: Bundle, *, walk: WalkSettings | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        walk: WalkSettings | None = None,
+        device: str = "cpu",
+        accept: Collection[Contradiction] = (),
+    ) -> None:
         self.bundle = bundle
+        self._expects = Expectations.of(bundle.facts, accept)
         self.walk = walk or bundle.facts.walk
         where = torch.device(device)
         network = bundle.network.eval().on(where)
@@ -63,7 +80,8 @@ class Classifier:
     def classify(self, images: NDArray[np.generic]) -> Classification:
         """Answer pictures in memory by walking over pyramids made of them on the spot.
 
-        images: [N, H, W, bands] in the bundle's dtype, any size from one pixel up.
+        images: [N, H, W, bands], any size from one pixel up, in the bundle's dtype, or floats: in the
+        bundle's units, or, for a uint8 bundle, from 0 to 1.
 
         Raises:
             SiteMismatch: dtype or bands are not the bundle's.
@@ -74,19 +92,48 @@ class Classifier:
         >>> len(found.labels), found.logits.shape
         (2, (2, 3))
         """
-        tasks = []
-        for n, image in enumerate(images):
-            reader = MemoryReader.of(np.ascontiguousarray(image.transpose(2, 0, 1)), self.half_px)
-            tasks.append(self._task(f"image {n}", reader, None))
-        answers = [self._answer_of(result) for result in self._engine.walk(tasks)]
-        # Memory cannot fail to be read, so nothing is set aside here.
-        found = [answer for answer in answers if isinstance(answer, Answer)]
+        facts = self.bundle.facts
+        pictures = own_units(np.asarray(images), facts, accept=self._expects.accept)
+        on_lattice = facts.network.location.on_lattice
+        found = self._walked(pictures) if on_lattice else self._cropped(pictures)
+        outputs = [output for output, _ in found]
+        logits = np.array([output.logits[0].tolist() for output in outputs], dtype=np.float32)
+        best = [int(row.argmax()) for row in logits]
         return Classification(
-            logits=np.array([answer.logits for answer in found], dtype=np.float32),
-            probabilities=np.array([answer.probabilities for answer in found], dtype=np.float32),
-            labels=tuple(answer.label for answer in found),
-            trails=tuple(answer.trail for answer in found),
+            logits=logits.reshape(len(found), len(self.classes)),
+            probabilities=np.array(
+                [self._probabilities(output).tolist() for output in outputs], dtype=np.float32
+            ).reshape(len(found), len(self.classes)),
+            labels=tuple(self.classes[k] for k in best),
+            trails=tuple(trail for _, trail in found),
+            evidence=tuple(
+                tuple(output.shares[0, :, k].tolist()) for output, k in zip(outputs, best, strict=True)
+            ),
         )
+
+    def _walked(self, pictures: NDArray[np.generic]) -> list[tuple[SiteOutput, tuple[Step, ...]]]:
+        """Walks over pyramids in memory, made when their turn comes."""
+
+        def tasks() -> Iterator[SiteTask]:
+            for n, picture in enumerate(pictures):
+                reader = picture_reader(picture, self.bundle.facts)
+                site_id, scene = f"image {n}", Window(0, 0, *reader.spec.shape)
+                examine = self._expects.examine(site_id, reader.spec)
+                if examine is not None:  # here, so that it is raised: no picture is set aside
+                    examine(reader.read([root_of(scene, self.half_px)]))
+                yield SiteTask(site_id, reader, scene)
+
+        results = [result for result in self._engine.walk(tasks()) if isinstance(result, WalkResult)]
+        return [(result.output, tuple(_step(wish) for wish in result.walk.looked)) for result in results]
+
+    def _cropped(self, pictures: NDArray[np.generic]) -> list[tuple[SiteOutput, tuple[Step, ...]]]:
+        network, found = self._engine.network, []
+        for picture in pictures:
+            pixels = torch.from_numpy(picture_pixels(picture, self.bundle.facts))[None]
+            everywhere = torch.ones(pixels.shape[0], *pixels.shape[2:])
+            walked = walk_crops(network, network.scale(pixels, everywhere)[0], self.walk)
+            found.append((walked.output, walked.trail))
+        return found
 
     def answer(self, archive: SceneArchive, sites: Iterable[Site]) -> Iterator[Answer | Failure]:
         """One answer or one failure per site, in their order; only the tiles looked at are read.
@@ -102,7 +149,11 @@ class Classifier:
                 try:
                     stored = archive.adopt(site)
                     reader = archive.reader(stored.scene_id, self.half_px)
-                    yield self._task(site.site_id, reader, stored.window)
+                    self._expects.check_site(site, reader.spec, stored.window)
+                    examine = self._expects.examine(site.site_id, reader.spec)
+                    scene = Window(0, 0, *reader.spec.shape)
+                    window = _inside(site.site_id, stored.window or scene, scene)
+                    yield SiteTask(site.site_id, reader, window, examine)
                 except SetAside as error:
                     early[n] = Failure(site.site_id, str(error))
 
@@ -121,28 +172,22 @@ class Classifier:
         Raises:
             ArchiveMismatch: see there.
         """
+        location = self.bundle.facts.network.location
+        if not location.on_lattice:
+            windows = f"{location.windows} x {location.windows} windows of {location.fraction:g} of a side"
+            raise ArchiveMismatch(archive.place, "3 x 3 windows of one half", windows)
         archive.check_lattice(self.half_px)
-        canvas = self.bundle.facts.canvas
-        if archive.canvas != canvas:
-            raise ArchiveMismatch(archive.place, f"canvas {archive.canvas}", f"canvas {canvas}")
+        self._expects.check_archive(archive)
 
-    def _task(self, site_id: str, reader: TileReader, window: Window | None) -> SiteTask:
-        spec = reader.spec
-        pixels = self.bundle.facts.network.pixels
-        if (spec.bands, spec.dtype) != (pixels.bands, pixels.dtype):
-            has = f"{spec.bands} bands of {spec.dtype}"
-            raise SiteMismatch(site_id, has, f"the bundle was trained on {pixels.bands} of {pixels.dtype}")
-        scene = Window(0, 0, *spec.shape)
-        if window is not None and not scene.contains(window):
-            has = f"rows {window.row} to {window.bottom} and columns {window.col} to {window.right}"
-            raise SiteMismatch(site_id, has, f"its scene has {scene.height} rows and {scene.width} columns")
-        return SiteTask(site_id, reader, window or scene)
+    def _probabilities(self, output: SiteOutput) -> Tensor:
+        """float64 [classes]: calibrated."""
+        return torch.softmax(output.logits[0].double() / self.bundle.facts.temperature, dim=0)
 
     def _answer_of(self, result: WalkResult | Failure) -> Answer | Failure:
         if isinstance(result, Failure):
             return result
         logits = result.output.logits[0]
-        probabilities = torch.softmax(logits.double() / self.bundle.facts.temperature, dim=0)
+        probabilities = self._probabilities(result.output)
         best = int(torch.argmax(logits))
         shares = result.output.shares[0, :, best].tolist()
         looks = tuple(
@@ -163,7 +208,24 @@ class Classifier:
         )
 
 
-def load_bundle(path: str | Path, *, walk: WalkSettings | None = None, device: str = "cpu") -> Classifier:
+def _step(wish: Wish) -> Step:
+    return Step(wish.tile.level, wish.tile.row, wish.tile.col, wish.probability)
+
+
+def _inside(site_id: str, window: Window, scene: Window) -> Window:
+    if scene.contains(window):
+        return window
+    has = f"rows {window.row} to {window.bottom} and columns {window.col} to {window.right}"
+    raise SiteMismatch(site_id, has, f"its scene has {scene.height} rows and {scene.width} columns")
+
+
+def load_bundle(
+    path: str | Path,
+    *,
+    walk: WalkSettings | None = None,
+    device: str = "cpu",
+    accept: Collection[Contradiction] = (),
+) -> Classifier:
     """A bundle from its folder, ready to be asked.
 
     >>> load_bundle("runs/first/bundle").classes
@@ -171,5 +233,6 @@ def load_bundle(path: str | Path, *, walk: WalkSettings | None = None, device: s
 
     Raises:
         InvalidBundle: the folder is no bundle of this version, or it is damaged.
+        UsageError: `accept` names no contradiction.
     """
-    return Classifier(read_bundle(Path(path)), walk=walk, device=device)
+    return Classifier(read_bundle(Path(path)), walk=walk, device=device, accept=accept)

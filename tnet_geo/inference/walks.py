@@ -21,7 +21,7 @@ from tnet_geo.model.places import Places
 from tnet_geo.model.settings import WalkSettings
 from tnet_geo.pyramid.tiles import TileBatch, TileReader
 
-__all__ = ["SiteTask", "Walk", "candidates_of", "path_centre", "position_in", "usual_path"]
+__all__ = ["SiteTask", "Walk", "Wish", "candidates_of", "path_centre", "position_in", "usual_path"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class SiteTask:
 
 
 @dataclass(slots=True)
-class _Wish:
+class Wish:
     """A tile to look at, and how the walk came to it."""
 
     tile: Tile
@@ -58,13 +58,13 @@ def position_in(root: Tile, tile: Tile) -> tuple[float, float]:
     return (tile.row + 1) * scale - root.row - 1, (tile.col + 1) * scale - root.col - 1
 
 
-def path_centre(path: tuple[int, int], depth: int) -> tuple[float, float]:
-    """The centre of a path's cell, from -1 to 1: of 3^depth cells along a side.
+def path_centre(path: tuple[int, int], depth: int, windows: int = 3) -> tuple[float, float]:
+    """The centre of a path's cell, from -1 to 1: of windows^depth cells along a side.
 
     >>> path_centre((0, 2), 1)[1]
     0.6666666666666667
     """
-    cells = 3**depth
+    cells = windows**depth
     return (2 * path[0] + 1) / cells - 1, (2 * path[1] + 1) / cells - 1
 
 
@@ -112,15 +112,15 @@ class Walk:
         self.root = root_of(task.window, task.reader.spec.half_px)
         self._settings = settings
         self._chance = np.random.default_rng([settings.seed, zlib.crc32(task.site_id.encode())])
-        self._looked: list[_Wish] = []
+        self._looked: list[Wish] = []
         self._features: list[Tensor] = []
         self._wishes = self._first_wishes()
 
-    def _first_wishes(self) -> list[_Wish]:
+    def _first_wishes(self) -> list[Wish]:
         if self._settings.policy != "dense":
-            return [_Wish(self.root, 0, None, 1.0, 0.0, (0, 0))]
+            return [Wish(self.root, 0, None, 1.0, 0.0, (0, 0))]
         native = disjoint_tiles(self.task.window, 0, self.task.reader.spec.half_px)
-        return [_Wish(tile, self.root.level, None, 1.0, 0.0, usual_path(self.root, tile)) for tile in native]
+        return [Wish(tile, self.root.level, None, 1.0, 0.0, usual_path(self.root, tile)) for tile in native]
 
     @property
     def wanted(self) -> list[Tile]:
@@ -144,7 +144,7 @@ class Walk:
         return self.features[rows]
 
     @property
-    def looked(self) -> Sequence[_Wish]:
+    def looked(self) -> Sequence[Wish]:
         """Every look so far, in order."""
         return self._looked
 
@@ -190,11 +190,11 @@ class Walk:
         return child_logits
 
 
-def _below(wish: _Wish, k: int, order: int, share: float) -> _Wish:
+def _below(wish: Wish, k: int, order: int, share: float) -> Wish:
     """The wish for child k of the look `order` at `wish`, to which it gave the probability `share`."""
     path = 3 * wish.path[0] + k // 3, 3 * wish.path[1] + k % 3
     log_probability = wish.path_log_probability + math.log(max(share, 1e-300))
-    return _Wish(children(wish.tile)[k], wish.depth + 1, order, share, log_probability, path)
+    return Wish(children(wish.tile)[k], wish.depth + 1, order, share, log_probability, path)
 
 
 def _shares(logits: Tensor, masks: NDArray[np.bool_]) -> list[list[float]]:

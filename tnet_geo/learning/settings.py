@@ -44,6 +44,7 @@ class DataSettings(_Table):
 class ModelSettings(ArchitectureSettings):
     """Table `[model]`: the network."""
 
+    base_px: PositiveInt = Field(default=64, multiple_of=4)
     weights: Path | Literal["timm"] | None = None
     """Local safetensors file with timm's key names, or `timm`: the weights that timm names, from its hub
     or the hub's cache. Without it the backbone starts fresh."""
