@@ -14,12 +14,13 @@ from tnet_geo.grid import Tile
 from tnet_geo.inference import Engine
 from tnet_geo.learning.augmentation import Augmentation
 from tnet_geo.learning.looks import LookRequest
-from tnet_geo.learning.settings import Schedule
+from tnet_geo.learning.optimisers import one_cycle, published_adam, stepped
+from tnet_geo.learning.settings import Passes, PublishedSettings, Schedule
 from tnet_geo.learning.sites import LabelledSite
 from tnet_geo.model import TraversalNetwork, WalkSettings
 from tnet_geo.trail import Failure
 
-__all__ = ["Draw", "Room", "Stage", "Validation", "optimise", "site_steps", "walk_validation"]
+__all__ = ["Draw", "Room", "Stage", "Validation", "optimise", "site_steps", "walk_logits", "walk_validation"]
 
 _MOST_GRADIENT = 2.0
 
@@ -80,7 +81,7 @@ class Stage(Protocol):
     """Everything that is optimised; `network` is the room's."""
 
     @property
-    def schedule(self) -> Schedule:
+    def schedule(self) -> Schedule | PublishedSettings:
         """Epochs, rate and so on."""
         ...
 
@@ -93,7 +94,7 @@ class Stage(Protocol):
         ...
 
 
-def site_steps(room: Room, schedule: Schedule, *place: int) -> Iterator[list[LabelledSite]]:
+def site_steps(room: Room, schedule: Passes, *place: int) -> Iterator[list[LabelledSite]]:
     """One pass over the sites in an order that `place` (stage, epoch) alone decides."""
     order = np.random.default_rng([room.seed, *place, 1]).permutation(len(room.sites))
     for start in range(0, len(order), schedule.sites_per_step):
@@ -101,39 +102,45 @@ def site_steps(room: Room, schedule: Schedule, *place: int) -> Iterator[list[Lab
 
 
 def optimise(stage: Stage, steps: int) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """AdamW and the one-cycle rate of a stage of `steps` steps."""
+    """The optimiser and the course of the rate of a stage of `steps` steps."""
     schedule = stage.schedule
     slow = [p for name, p in stage.modules.named_parameters() if ".backbone." in f".{name}"]
     fast = [p for name, p in stage.modules.named_parameters() if ".backbone." not in f".{name}"]
     rates = [schedule.rate * schedule.backbone_rate, schedule.rate]
     groups = [{"params": group, "lr": rate} for group, rate in zip((slow, fast), rates, strict=True) if group]
-    optimizer = torch.optim.AdamW(groups, weight_decay=schedule.weight_decay)
-    peaks = [group["lr"] for group in optimizer.param_groups]
-    cycle = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [max(rate, 1e-12) for rate in peaks], total_steps=steps, pct_start=schedule.warm_up
-    )
-    return optimizer, cycle
+    if isinstance(schedule, PublishedSettings):
+        optimizer = published_adam(groups)
+        return optimizer, stepped(optimizer, steps, drops=schedule.drops, factor=schedule.drop)
+    return one_cycle(groups, steps, warm_up=schedule.warm_up, weight_decay=schedule.weight_decay)
 
 
 def take_step(stage: Stage, loss: Tensor, optimizer: torch.optim.Optimizer) -> float:
-    """Backward, clip, update; gives the loss."""
+    """Backward, clip (the published way does not), update; gives the loss."""
     optimizer.zero_grad()
     loss.backward()
-    nn.utils.clip_grad_norm_(stage.modules.parameters(), _MOST_GRADIENT)
+    if not isinstance(stage.schedule, PublishedSettings):
+        nn.utils.clip_grad_norm_(stage.modules.parameters(), _MOST_GRADIENT)
     optimizer.step()
     return loss.item()
 
 
 def walk_validation(room: Room, walk: WalkSettings | None = None) -> Validation:
     """Accuracy and cost of real walks, by the very engine that serves."""
-    engine = Engine(room.network.eval(), walk or room.walk, device=room.device)
-    hits, loss, tiles = 0, 0.0, 0
-    for site, result in zip(room.validation, engine.walk(site.task for site in room.validation), strict=True):
+    logits, labels, tiles = walk_logits(room.network, walk or room.walk, room.validation, room.device)
+    losses = nn.functional.cross_entropy(logits, labels, reduction="none").tolist()
+    hits, count = int((logits.argmax(dim=1) == labels).sum()), len(labels)
+    return Validation(hits / count, sum(losses) / count, tiles / count)
+
+
+def walk_logits(
+    network: TraversalNetwork, walk: WalkSettings, sites: Sequence[LabelledSite], device: torch.device
+) -> tuple[Tensor, Tensor, int]:
+    """Logits [n, classes] and labels int64 [n] of walks over labelled sites, and the tiles that they took."""
+    logits, tiles = [], 0
+    engine = Engine(network.eval(), walk, device=device)
+    for result in engine.walk(site.task for site in sites):
         if isinstance(result, Failure):  # loaded before, so this is damage that came later
             raise RuntimeError(result.reason)
-        logits = result.output.logits[0]
-        hits += int(logits.argmax()) == site.label
-        loss -= float(torch.log_softmax(logits, dim=0)[site.label])
+        logits.append(result.output.logits)
         tiles += len(result.walk.looked)
-    count = len(room.validation)
-    return Validation(hits / count, loss / count, tiles / count)
+    return torch.cat(logits), torch.tensor([site.label for site in sites]), tiles
