@@ -58,6 +58,10 @@ class RunFolder:
         """Where the bundle of a rival lies."""
         return self.path / "rivals" / name
 
+    def bundles(self) -> list[Path]:
+        """What the run has made: the walk's bundle, and those of its finished rivals."""
+        return [self.bundle, *sorted((self.path / "rivals").glob("[!.]*"))]
+
     def open(self, settings: RunSettings, *, fresh: bool) -> None:
         """Create the folder, or go on in it if it holds this very run.
 

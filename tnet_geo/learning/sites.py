@@ -11,6 +11,7 @@ from tnet_geo.errors import InvalidManifest, SetAside, SiteMismatch
 from tnet_geo.grid import Tile, Window, root_of
 from tnet_geo.imagery import Manifest
 from tnet_geo.inference import SiteTask
+from tnet_geo.inference.expectations import ground_sampling
 from tnet_geo.pyramid import MemoryReader, SceneArchive, TileReader
 from tnet_geo.trail import Failure
 
@@ -27,6 +28,8 @@ class LabelledSite:
     label: int
     """Index into the classes."""
     root: Tile
+    gsd_m: float | None = None
+    """Metres a native pixel; None: nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,9 +96,9 @@ def load_sites(
                 raise SiteMismatch(site.site_id, has, f"the first site has {expected[0]} of {expected[1]}")
             window = stored.window or Window(0, 0, *reader.spec.shape)
             task = SiteTask(site.site_id, reader, window)
-            found.append(
-                LabelledSite(len(found), task, classes.index(site.label), root_of(window, base_px // 2))
-            )
+            label, root = classes.index(site.label), root_of(window, base_px // 2)
+            distance = ground_sampling(site, reader.spec, window, canvas=archive.canvas)
+            found.append(LabelledSite(len(found), task, label, root, distance))
         except SetAside as error:
             set_aside.append(Failure(site.site_id, str(error)))
     if not found:

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,11 +14,13 @@ import torch
 
 from tnet_geo.imagery import Manifest
 from tnet_geo.learning.augmentation import Augmentation
+from tnet_geo.learning.calibration import calibrate
 from tnet_geo.learning.checkpoints import EpochRow, RunFolder
 from tnet_geo.learning.dense import DenseStage
 from tnet_geo.learning.joint import JointStage
 from tnet_geo.learning.location import RouteStage, random_route, root_route, taught_route
 from tnet_geo.learning.networks import new_network
+from tnet_geo.learning.seen import Seen, seen_in
 from tnet_geo.learning.settings import RunSettings, Schedule
 from tnet_geo.learning.sites import load_sites
 from tnet_geo.learning.stages import (
@@ -122,6 +125,10 @@ class Training:
         torch.manual_seed(self.settings.seed)
         return new_network(self.settings.model, self.train, len(self.classes), self.device)
 
+    @cached_property
+    def _seen(self) -> Seen:
+        return seen_in(self.train.sites)
+
     def _room(self, network: TraversalNetwork, walk: WalkSettings) -> Room:
         dtype = network.settings.pixels.dtype
         augmentation = Augmentation(self.settings.augmentation, dtype)
@@ -159,6 +166,8 @@ class Training:
         if not self.folder.bundle.exists():
             self._save(room, walk_validation(room), self.folder.bundle, "dense")
         self._train_rivals()
+        for bundle in self.folder.bundles():
+            calibrate(bundle, self.validation.sites, self.device)
         return self.folder.rows()
 
     def _stage(self, name: str, room: Room) -> Stage:
@@ -237,6 +246,7 @@ class Training:
             canvas=self.archive.canvas,
             network=room.network.settings,
             walk=room.walk,
+            **self._seen.facts(),
             training={"stage": stage, "seed": self.settings.seed, "sites": len(self.train.sites)},
             metrics={"accuracy": found.accuracy, "loss": found.loss, "tiles": found.tiles},
         )
