@@ -23,6 +23,7 @@
     |   +-- InvalidCheckpoint     published weights cannot be read, or are those of another network
     |   +-- OutputExists          the output would overwrite something
     |   +-- InvalidResults        a folder holds no results
+    |   +-- RuntimeUnusable       a runtime or precision is not to be had here
     |   +-- QueryRefused          a question that is not one SELECT, or that failed
     +-- Incomplete              exit 1: answered + set aside is not what was selected
     +-- NoFinerLevel            a native tile has no children
@@ -50,6 +51,7 @@ __all__ = [
     "PlaceUnusable",
     "QueryRefused",
     "Refused",
+    "RuntimeUnusable",
     "SceneMissing",
     "SceneUnwritable",
     "SetAside",
@@ -270,12 +272,14 @@ class ArchiveMismatch(Refused):
 class InvalidBundle(Refused):
     """A folder is no bundle, is damaged, or has a format that this version does not read."""
 
-    def __init__(self, bundle: str, what: str) -> None:
-        super().__init__(bundle, what)
-        self.bundle, self.what = bundle, what
+    TRAIN = "train one with `tnet-geo train`"
+
+    def __init__(self, bundle: str, what: str, remedy: str = TRAIN) -> None:
+        super().__init__(bundle, what, remedy)
+        self.bundle, self.what, self.remedy = bundle, what, remedy
 
     def __str__(self) -> str:
-        return f"Bundle {self.bundle} {self.what}: train one with `tnet-geo train`."
+        return f"Bundle {self.bundle} {self.what}: {self.remedy}."
 
 
 class InvalidCheckpoint(Refused):
@@ -309,6 +313,17 @@ class InvalidResults(Refused):
 
     def __str__(self) -> str:
         return f"{self.results} {self.what}: run `tnet-geo classify ... -o {self.results}`."
+
+
+class RuntimeUnusable(Refused):
+    """A runtime, or a precision of it, cannot compute this network on this machine."""
+
+    def __init__(self, runtime: str, cause: str) -> None:
+        super().__init__(runtime, cause)
+        self.runtime, self.cause = runtime, cause
+
+    def __str__(self) -> str:
+        return f"Runtime {self.runtime} cannot be used here ({self.cause}): ask for another with --runtime."
 
 
 class QueryRefused(Refused):
