@@ -14,11 +14,12 @@ from tests.rasters import random_pixels
 from tnet_geo.errors import TileUnreadable
 from tnet_geo.grid import Tile, Window, children, footprint, root_of
 from tnet_geo.inference import Engine, SiteTask, WalkResult, position_in
-from tnet_geo.model import Places, WalkSettings
+from tnet_geo.model import Places, TraversalNetwork, WalkSettings
 from tnet_geo.pyramid import MemoryReader, RasterSpec, ReadMeter, TileBatch
 from tnet_geo.trail import Failure
 
 HALF_PX = 16
+CODED = {"form": "code", "coordinates": "path"}
 
 
 class CountingReader:
@@ -55,20 +56,24 @@ def task(seed: int, window: Window | None = None, side: int = 256, broken: Seque
 
 
 def plain_walk(
-    network: torch.nn.Module, site: SiteTask, keep: WalkSettings
+    network: TraversalNetwork, site: SiteTask, keep: WalkSettings
 ) -> tuple[list[Tile], torch.Tensor]:
     """One site, one look at a time, written from the definition: the oracle."""
     root = root_of(site.window, HALF_PX)
     looked: list[Tile] = []
     features: list[torch.Tensor] = []
-    parents = [root]
-    while parents:
-        chosen: list[Tile] = []
-        for tile in parents:
+    queue = [(root, (0, 0), torch.zeros(1, network.backbone.features))]
+    while queue:
+        chosen = []
+        for tile, path, above in queue:
             batch = site.reader.read([tile])
             inputs = network.scale(torch.from_numpy(batch.pixels), torch.from_numpy(batch.validity))
-            depth, centre = torch.tensor([root.level - tile.level]), torch.tensor([position_in(root, tile)])
-            output = network.look(inputs, Places(depth, centre, torch.zeros(1, 2)))
+            depth = root.level - tile.level
+            cell = torch.tensor([path]) * 2 + 1
+            places = Places(
+                torch.tensor([depth]), torch.tensor([position_in(root, tile)]), cell / 3**depth - 1
+            )
+            output = network.look(inputs, places, above)
             looked.append(tile)
             features.append(output.features)
             if tile.level == 0:
@@ -76,8 +81,12 @@ def plain_walk(
             below = children(tile)
             able = [k for k in range(9) if footprint(below[k], HALF_PX).touches(site.window)]
             order = sorted(able, key=lambda k: (-output.child_logits[0, k].item(), k))
-            chosen += [below[k] for k in order[: keep.keep_at(root.level - tile.level)]]
-        parents = list(dict.fromkeys(chosen))
+            picked = order[: keep.keep_at(depth)]
+            for k in sorted(picked) if keep.order == "window" else picked:
+                if keep.duplicates == "twice" or below[k] not in [tile for tile, _, _ in chosen]:
+                    way = (3 * path[0] + k // 3, 3 * path[1] + k % 3)
+                    chosen.append((below[k], way, output.features))
+        queue = chosen
     bag = torch.cat(features)[None]
     return looked, network.aggregate(bag, torch.ones(bag.shape[:2], dtype=torch.bool)).logits[0]
 
@@ -96,6 +105,29 @@ def test_the_engine_looks_where_a_plain_loop_looks_and_answers_the_same(keep: tu
         for site, result in zip(sites, walk(sites, settings), strict=True):
             looked, logits = plain_walk(small_network(3), site, settings)
             assert [wish.tile for wish in result.walk.looked] == looked
+            torch.testing.assert_close(result.output.logits[0], logits, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "network"),
+    [
+        (WalkSettings(keep=(4, 3), duplicates="twice"), {}),
+        (WalkSettings(keep=(4, 3), order="window"), {}),
+        (WalkSettings(keep=(4, 3), duplicates="twice", order="window"), {"position": CODED}),
+        (WalkSettings(keep=(4, 3)), {"position": CODED, "location": {"position": True, "parent": True}}),
+    ],
+)
+def test_every_switch_of_walk_and_place_means_what_the_plain_loop_means(
+    settings: WalkSettings, network: dict[str, object]
+) -> None:
+    engine = Engine(small_network(5, **network), settings, batch_looks=4)
+    sites = [task(seed) for seed in range(3)]
+    with torch.inference_mode():
+        for site, result in zip(sites, engine.walk(sites), strict=True):
+            assert isinstance(result, WalkResult)
+            looked, logits = plain_walk(engine.network, site, settings)
+            assert [wish.tile for wish in result.walk.looked] == looked
+            assert (len(set(looked)) < len(looked)) == (settings.duplicates == "twice")
             torch.testing.assert_close(result.output.logits[0], logits, atol=1e-4, rtol=1e-5)
 
 

@@ -157,7 +157,7 @@ class Engine:
         output = self.network.aggregate(features, mask)
         spec = walk.task.reader.spec
         read: list[Tile] = [look.tile for look in walk.looked]
-        decoded = sum(spec.tile_bytes(tile) for tile in read)
+        decoded = sum(spec.tile_bytes(tile) for tile in set(read))
         return WalkResult(walk, SiteOutput(output.logits.cpu(), output.shares.cpu()), decoded)
 
 
