@@ -8,7 +8,7 @@ from typing import Annotated
 from typer import Exit, Option
 
 import tnet_geo
-from tnet_geo.cli.evaluate import Split
+from tnet_geo.cli.evaluate import Accepted, Split
 from tnet_geo.cli.show import show
 
 __all__ = ["classify"]
@@ -24,12 +24,14 @@ def classify(
     split: Annotated[Split | None, Option(help="Only these sites.")] = None,
     workers: Annotated[int | None, Option(help="Processes; one per usable core by default.", min=1)] = None,
     scheduler: Annotated[str | None, Option(help="Address of a running Dask scheduler.")] = None,
+    accept: Accepted = None,
     json: Annotated[bool, Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Answer every site of a manifest.
 
-    Only the tiles that a walk looks at are read. Sites that cannot be answered are set aside with their
-    reason (exit status 3). Cloud-Optimised GeoTIFFs are read as they are, through their own overviews.
+    Only the tiles that a walk looks at are read. Sites that cannot be answered, and those whose pixels
+    contradict what the bundle was trained on, are set aside with their reason (exit status 3).
+    Cloud-Optimised GeoTIFFs are read as they are, through their own overviews.
 
     Example: tnet-geo classify --archive ARCHIVE --manifest sites.parquet --bundle BUNDLE -o RESULTS
 
@@ -43,6 +45,7 @@ def classify(
         split=None if split is None else split.value,
         workers=workers,
         scheduler=scheduler,
+        accept=[word.value for word in accept or ()],
     )
     show(report, as_json=json)
     raise Exit(report.exit_code)

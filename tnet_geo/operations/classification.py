@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import Any
 
 from distributed import Client
 from pyarrow import compute, parquet
@@ -18,6 +19,7 @@ from tnet_geo.errors import Incomplete, InvalidManifest, OutputExists, SceneMiss
 from tnet_geo.grid import Window
 from tnet_geo.imagery import Manifest, Site, read_manifest
 from tnet_geo.inference import Classifier, load_bundle
+from tnet_geo.inference.expectations import Contradiction
 from tnet_geo.operations.cluster import cluster, run_tasks
 from tnet_geo.operations.ledger import run_facts
 from tnet_geo.pyramid import CogArchive, SceneArchive, cog_manifest, open_scenes
@@ -59,6 +61,7 @@ class _Job:
     bundle: Path
     results: Path
     run_id: str
+    accept: frozenset[Contradiction]
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,7 @@ class _Partition:
     sites: tuple[Site, ...]
 
 
-def classify(
+def classify(  # noqa: PLR0913 - as many as the command has options
     *,
     archive: str | Path,
     manifest: str | Path | Manifest | None = None,
@@ -77,6 +80,7 @@ def classify(
     workers: int | None = None,
     scheduler: str | None = None,
     partition: int = 64,
+    accept: Collection[Contradiction] = (),
 ) -> ClassifyReport:
     """Answer every site of a manifest, reading only the tiles that its walk looks at.
 
@@ -85,7 +89,8 @@ def classify(
 
     A partition of sites is published whole, under a name made of the digests of its pixels, the bundle
     and its sites: the same call again does only what is missing. Sites that cannot be answered are listed
-    with the reason in `out`/failed.csv.
+    with the reason in `out`/failed.csv. So are those whose pixels contradict what the bundle was trained
+    on, unless `accept` names the contradiction; an archive that does is refused.
 
     >>> report = classify(
     ...     archive="archive", manifest="sites.parquet", bundle="runs/first/bundle", out="answers", workers=1
@@ -95,7 +100,7 @@ def classify(
 
     Raises:
         InvalidManifest, InvalidArchive, InvalidBundle, ArchiveMismatch, OutputExists: nothing was written.
-        UsageError: no scheduler answers, or a manifest is missing.
+        UsageError: no scheduler answers, a manifest is missing, or `accept` names no contradiction.
         Incomplete: the parts do not add up to what was selected.
     """
     begun = time.monotonic()
@@ -104,19 +109,22 @@ def classify(
     sites = table.select(split).sites
     if not sites:
         raise InvalidManifest(table.path, f"has no site in split {split!r}", "select another")
-    classifier = load_bundle(bundle)
+    classifier = load_bundle(bundle, accept=accept)
     classifier.check(store)
     folder = Path(out).absolute()
     if folder.exists() and (not folder.is_dir() or _foreign(folder)):
         raise OutputExists(str(folder), "it holds no results; name another folder")
-    partitions = _partitions(sites, store, classifier, partition)
+    asked = classifier.walk.model_dump(mode="json") | {"accept": sorted(accept)}
+    names = classifier.bundle.digest, json.dumps(asked)
+    partitions = _partitions(sites, store, names, partition)
     run_id = _digest("run", *(part.name for part in partitions))[:12]
-    job = _Job(store.place, Path(bundle).absolute(), folder, run_id)
+    job = _Job(store.place, Path(bundle).absolute(), folder, run_id, frozenset(accept))
     missing = [part for part in partitions if not has_part(folder, run_id, part.name)]
     if missing:
         with cluster(workers, scheduler) as client:
             _compute(job, missing, client)
-    return _finish(job, classifier, table, split=split, seconds=time.monotonic() - begun)
+    took = time.monotonic() - begun
+    return _finish(job, classifier, table, settings=asked, split=split, seconds=took)
 
 
 def _manifest(manifest: str | Path | Manifest | None, archive: SceneArchive) -> Manifest:
@@ -136,14 +144,16 @@ def _foreign(folder: Path) -> bool:
 
 
 def _partitions(
-    sites: Sequence[Site], archive: SceneArchive, classifier: Classifier, size: int
+    sites: Sequence[Site], archive: SceneArchive, names: tuple[str, ...], size: int
 ) -> list[_Partition]:
-    """Sites in the manifest's order, each group named by everything that its answers depend on."""
+    """Sites in the manifest's order, each group named by everything that its answers depend on.
+
+    `names`: of that what all groups share.
+    """
     sites = [_adopted(site, archive) for site in sites]
     scenes = list(dict.fromkeys(site.scene_id for site in sites))
     with ThreadPoolExecutor(DIGESTS_AT_ONCE) as threads:
         digests = dict(zip(scenes, threads.map(archive.digest, scenes), strict=True))
-    settings = classifier.walk.model_dump_json()
     found = []
     for start in range(0, len(sites), size):
         group = tuple(sites[start : start + size])
@@ -159,7 +169,7 @@ def _partitions(
             )
             for site in group
         ]
-        name = _digest(classifier.bundle.digest, settings, json.dumps(facts))
+        name = _digest(*names, json.dumps(facts))
         found.append(_Partition(name[:16], group))
     return found
 
@@ -209,24 +219,24 @@ def _rescue(job: _Job, part: _Partition, client: Client) -> None:
 
 
 @lru_cache(maxsize=1)
-def _loaded(bundle: Path, archive: str) -> tuple[Classifier, SceneArchive]:
+def _loaded(job: _Job) -> tuple[Classifier, SceneArchive]:
     """Once per worker process."""
-    return load_bundle(bundle), open_scenes(archive)
+    return load_bundle(job.bundle, accept=job.accept), open_scenes(job.archive)
 
 
 def _classify_partition(job: _Job, part: _Partition) -> None:
     """In a worker: walk all sites of a partition, then publish what came out."""
-    classifier, archive = _loaded(job.bundle, job.archive)
+    classifier, archive = _loaded(job)
     _publish(job, part, list(classifier.answer(archive, part.sites)))
 
 
 def _answer_one(job: _Job, site: Site) -> Answer | Failure:
-    classifier, archive = _loaded(job.bundle, job.archive)
+    classifier, archive = _loaded(job)
     return next(classifier.answer(archive, [site]))
 
 
 def _publish(job: _Job, part: _Partition, outcomes: Sequence[Answer | Failure]) -> None:
-    classifier, archive = _loaded(job.bundle, job.archive)
+    classifier, archive = _loaded(job)
     sites = {site.site_id: site for site in part.sites}
     rows = [
         _row(outcome, sites[outcome.site_id], archive, classifier.half_px)
@@ -253,7 +263,13 @@ def _row(answer: Answer, site: Site, archive: SceneArchive, half_px: int) -> Pre
 
 
 def _finish(
-    job: _Job, classifier: Classifier, table: Manifest, *, split: str | None, seconds: float
+    job: _Job,
+    classifier: Classifier,
+    table: Manifest,
+    *,
+    settings: Mapping[str, Any],
+    split: str | None,
+    seconds: float,
 ) -> ClassifyReport:
     """Count what is there, write the record, and say it."""
     selected = len(table.select(split))
@@ -271,7 +287,7 @@ def _finish(
         answered=rows,
         set_aside=failed,
         seconds=round(seconds, 2),
-        settings=classifier.walk.model_dump(mode="json"),
+        settings=dict(settings),
         **run_facts(),
     )
     finish_run(job.results, record)  # again for a run that was finished before: it is now the latest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
@@ -12,8 +12,11 @@ import torch
 
 from tnet_geo.errors import InvalidManifest, InvalidRunFile, OutputExists
 from tnet_geo.imagery import Site, read_manifest
-from tnet_geo.inference import Classifier, load_bundle
+from tnet_geo.inference import Classifier
+from tnet_geo.inference.expectations import Contradiction
+from tnet_geo.learning.calibration import calibration_error
 from tnet_geo.learning.settings import read_run
+from tnet_geo.model import read_bundle
 from tnet_geo.operations.ledger import run_facts, write_json
 from tnet_geo.pyramid import SceneArchive, open_archive
 from tnet_geo.trail import Answer, Failure
@@ -36,6 +39,10 @@ class Contestant:
     """Pixels read at any level over native pixels of the site."""
     seconds: float
     """Wall time, reading included, one process."""
+    calibration_error_before: float
+    """Expected calibration error of confidence, over all sites, as if the bundle had no temperature"""
+    calibration_error_after: float
+    """and with the temperature that was fitted on validation."""
 
 
 @dataclass(frozen=True)
@@ -79,10 +86,11 @@ class Evaluation:
 
 def contest_lines(contestants: Mapping[str, Contestant]) -> list[str]:
     """One line per way to look, for people."""
-    lines = [f"{'':8}  accuracy    tiles     bytes   pixels   ms a site"]
+    lines = [f"{'':8}  accuracy    tiles     bytes   pixels   ms a site  calibration error, before and after"]
     for name, row in contestants.items():
         cost = f"{row.tiles:7.2f}  {row.bytes:8.0f}  {row.pixel_fraction:6.1%}  {1000 * row.seconds:10.2f}"
-        lines.append(f"{name:8}  {row.accuracy:8.3f}  {cost}")
+        errors = f"{row.calibration_error_before:17.3f}  {row.calibration_error_after:9.3f}"
+        lines.append(f"{name:8}  {row.accuracy:8.3f}  {cost}  {errors}")
     return lines
 
 
@@ -93,16 +101,19 @@ def evaluate(
     manifest: str | Path | None = None,
     split: str = "test",
     out: str | Path | None = None,
+    accept: Collection[Contradiction] = (),
 ) -> Evaluation:
     """Accuracy and cost of a run's walk and of its rivals (root, random walks, dense) on one split.
 
-    Archive and manifest are the run's own unless given. `out` gets the figures as JSON.
+    Archive and manifest are the run's own unless given. `out` gets the figures as JSON. `accept` names
+    contradictions between pixels and bundles that are waived, see `Expectations`.
 
     >>> sorted(evaluate("runs/first").contestants)
     ['dense', 'random', 'root', 'walk']
 
     Raises:
         InvalidRunFile, InvalidManifest, InvalidArchive, InvalidBundle, ArchiveMismatch, OutputExists.
+        UsageError: `accept` names no contradiction.
     """
     run = Path(run_dir)
     if not (run / "run.toml").is_file():
@@ -119,13 +130,13 @@ def evaluate(
     store = open_archive(archive or settings.data.archive)
     bundles = {"walk": run / "bundle"} | {path.name: path for path in sorted((run / "rivals").glob("[!.]*"))}
     order = [name for name in ("walk", "root", "random", "dense") if name in bundles]
-    found = {name: _measure(bundles[name], store, sites) for name in order}
+    found = {name: _measure(bundles[name], store, sites, accept) for name in order}
     walk = found["walk"]
     report = Evaluation(
         split=split,
         sites=len(sites),
         contestants={name: contest.row for name, contest in found.items()},
-        classes=_by_class(walk.answers, sites, load_bundle(bundles["walk"]).classes),
+        classes=_by_class(walk.answers, sites, read_bundle(bundles["walk"]).facts.classes),
         set_aside=tuple(walk.failures),
     )
     if out is not None:
@@ -140,14 +151,14 @@ class _Contest:
     failures: Sequence[Failure]
 
 
-def _measure(bundle: Path, archive: SceneArchive, sites: Sequence[Site]) -> _Contest:
-    classifier = load_bundle(bundle)
-    walk = classifier.walk
+def _measure(
+    path: Path, archive: SceneArchive, sites: Sequence[Site], accept: Collection[Contradiction]
+) -> _Contest:
+    bundle = read_bundle(path)
+    walk = bundle.facts.walk
     seeds = range(RANDOM_DRAWS) if walk.policy == "random" else (walk.seed,)
-    contests = [
-        _walk_all(Classifier(classifier.bundle, walk=walk.model_copy(update={"seed": seed})), archive, sites)
-        for seed in seeds
-    ]
+    drawn = [walk.model_copy(update={"seed": seed}) for seed in seeds]
+    contests = [_walk_all(Classifier(bundle, walk=one, accept=accept), archive, sites) for one in drawn]
     rows = [asdict(contest.row) for contest in contests]
     mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
     return _Contest(Contestant(**mean), contests[0].answers, contests[0].failures)
@@ -168,14 +179,31 @@ def _walk_all(classifier: Classifier, archive: SceneArchive, sites: Sequence[Sit
         len(answer.trail) * area / _native_pixels(truth[answer.site_id], archive) for answer in answers
     ]
     count = len(answers)
+    before, after = _calibration_errors(answers, truth, classifier.classes)
     row = Contestant(
         accuracy=sum(answer.label == truth[answer.site_id].label for answer in answers) / count,
         tiles=sum(len(answer.trail) for answer in answers) / count,
         bytes=sum(answer.bytes_decoded for answer in answers) / count,
         pixel_fraction=sum(fractions) / count,
         seconds=seconds,
+        calibration_error_before=before,
+        calibration_error_after=after,
     )
     return _Contest(row, answers, [outcome for outcome in outcomes if isinstance(outcome, Failure)])
+
+
+def _calibration_errors(
+    answers: Sequence[Answer], truth: Mapping[str, Site], classes: Sequence[str]
+) -> tuple[float, float]:
+    """Of confidence without and with the bundle's temperature, over sites of known classes."""
+    place = {label: n for n, label in enumerate(classes)}
+    known = [answer for answer in answers if truth[answer.site_id].label in place]
+    if not known:
+        return 0.0, 0.0
+    labels = torch.tensor([place[str(truth[answer.site_id].label)] for answer in known])
+    logits = torch.tensor([answer.logits for answer in known], dtype=torch.float64)
+    calibrated = torch.tensor([answer.probabilities for answer in known], dtype=torch.float64)
+    return calibration_error(torch.softmax(logits, dim=1), labels), calibration_error(calibrated, labels)
 
 
 def _native_pixels(site: Site, archive: SceneArchive) -> int:

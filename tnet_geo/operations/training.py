@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from tnet_geo.imagery import read_manifest
+from tnet_geo.learning.calibration import AFTER, BEFORE
 from tnet_geo.learning.checkpoints import EpochRow
 from tnet_geo.learning.settings import RunSettings, read_run
 from tnet_geo.learning.training import Progress, Training
@@ -31,6 +32,12 @@ class TrainReport:
     accuracy: float
     """On the validation sites, with this many tiles per site:"""
     tiles: float
+    temperature: float
+    """Of the bundle's confidence, fitted on the validation sites;"""
+    calibration_error_before: float
+    """Expected calibration error on them, without the temperature"""
+    calibration_error_after: float
+    """and with it."""
     epochs: int
     set_aside: tuple[Failure, ...]
     seconds: float
@@ -91,6 +98,9 @@ def _report(rows: list[EpochRow], training: Training, seconds: float) -> TrainRe
         stage=str(facts.training["stage"]),
         accuracy=facts.metrics["accuracy"],
         tiles=facts.metrics["tiles"],
+        temperature=facts.temperature,
+        calibration_error_before=facts.metrics[BEFORE],
+        calibration_error_after=facts.metrics[AFTER],
         epochs=len(rows),
         set_aside=training.train.set_aside + training.validation.set_aside,
         seconds=seconds,
