@@ -1,10 +1,16 @@
-"""A trained model as a folder: `model.safetensors` and `bundle.toml`. No pickle, nothing executable."""
+"""A trained model as a folder: facts, weights, a STAC item, and answers to compare with. No pickle.
+
+`bundle.toml` names every other file with its sha256, so its own sha256 is the digest of the bundle. A
+bundle may come from anywhere: no name in it leads out of its folder, no file is parsed before it is known
+to be what was saved, and nothing is made as large as a file claims before that is held against the network.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import shutil
+import stat
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -12,15 +18,25 @@ from pathlib import Path
 from uuid import uuid4
 
 import tomli_w
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
+from torch import Tensor
 
-from tnet_geo.errors import InvalidBundle, OutputExists
-from tnet_geo.model.facts import BUNDLE_VERSION, BundleFacts
+from tnet_geo.errors import InvalidBundle, OutputExists, PlaceUnusable, Refused
+from tnet_geo.model.counting import shapes_of
+from tnet_geo.model.facts import BUNDLE_VERSION, BundleFacts, FileName
+from tnet_geo.model.golden import Golden, golden_of, read_golden
+from tnet_geo.model.mlm import mlm_content
 from tnet_geo.model.network import TraversalNetwork
+from tnet_geo.model.settings import NetworkSettings
 
-__all__ = ["Bundle", "BundleFacts", "read_bundle"]
+__all__ = ["Bundle", "BundleFacts", "file_digest", "read_bundle", "read_facts", "read_golden_of"]
+
+_FACTS_LIMIT = 4 << 20
+_HEADER_LIMIT = 100_000_000
+"""What safetensors allows for the table of tensors before the weights."""
 
 
 @dataclass(frozen=True)
@@ -30,42 +46,56 @@ class Bundle:
     facts: BundleFacts
     network: TraversalNetwork = field(repr=False)
     digest: str = ""
-    """sha256 of `bundle.toml`, which names the weights by theirs; empty for a bundle never saved."""
+    """sha256 of `bundle.toml`, which names the other files by theirs; empty for a bundle never saved."""
 
     def save(self, path: Path, *, replace: bool = False) -> Path:
         """Write the folder `path`, all of it or nothing.
 
+        The answers to compare with are those of a network made anew from the bytes that are written.
+
         Raises:
             OutputExists: `path` is there and `replace` was not asked for.
+            PlaceUnusable: it cannot be written.
         """
         if path.exists() and not replace:
             raise OutputExists(str(path))
         state = {key: tensor.detach().cpu().contiguous() for key, tensor in self.network.state_dict().items()}
-        weights = save(state)
-        files = {"model.safetensors": hashlib.sha256(weights).hexdigest()}
-        facts = self.facts.model_copy(update={"files": files})
+        network = _network_of(self.facts.network, state)
+        files = {
+            "model.safetensors": save(state),
+            "golden.npz": golden_of(network).content(),
+        }
+        files["mlm.json"] = mlm_content(self.facts, network, files)
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        facts = self.facts.model_copy(update={"files": digests})
         table = facts.model_dump(mode="json", exclude_none=True)
-        _publish(path, {"model.safetensors": weights, "bundle.toml": tomli_w.dumps(table).encode()})
+        _publish(path, {**files, "bundle.toml": tomli_w.dumps(table).encode()})
         return path
 
 
 def _publish(path: Path, files: Mapping[str, bytes]) -> None:
     """Write files into a hidden folder beside `path`, then give it its name."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    temporary.mkdir()
-    for name, content in files.items():
-        with (temporary / name).open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    if path.exists():
-        old = path.with_name(f".{path.name}.{uuid4().hex}.old")
-        path.rename(old)
-        temporary.rename(path)
-        shutil.rmtree(old)
-    else:
-        temporary.rename(path)
+    try:
+        temporary.mkdir(parents=True)
+        for name, content in files.items():
+            with (temporary / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        if path.exists():
+            old = path.with_name(f".{path.name}.{uuid4().hex}.old")
+            path.rename(old)
+            temporary.rename(path)
+            shutil.rmtree(old)
+        else:
+            temporary.rename(path)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        cause = error.strerror or type(error).__name__
+        raise PlaceUnusable(
+            str(path), f"cannot be written ({cause})", "make room, or name another folder"
+        ) from error
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -74,10 +104,21 @@ def read_bundle(path: Path) -> Bundle:
     Raises:
         InvalidBundle: no bundle, another version, damaged weights, or weights of another network.
     """
+    facts, digest = read_facts(path)
+    state = _read_weights(path, facts)
+    return Bundle(facts, _network_of(facts.network, state), digest)
+
+
+def read_facts(path: Path) -> tuple[BundleFacts, str]:
+    """What `bundle.toml` says, and its sha256.
+
+    Raises:
+        InvalidBundle: there is none, it is of another version, or an entry is wrong.
+    """
     try:
-        text = (path / "bundle.toml").read_bytes()
-        table = tomllib.loads(text.decode())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        content = _plain_file(path, "bundle.toml", _FACTS_LIMIT)
+        table = tomllib.loads(content.decode())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise InvalidBundle(str(path), f"has no readable bundle.toml ({type(error).__name__})") from error
     if table.get("version") != BUNDLE_VERSION:
         raise InvalidBundle(
@@ -87,21 +128,118 @@ def read_bundle(path: Path) -> Bundle:
     try:
         facts = BundleFacts.model_validate(table)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise InvalidBundle(str(path), f"has a wrong entry {where} ({first['msg']})") from error
-    network = TraversalNetwork(facts.network)
-    _load_weights(path, facts, network)
-    return Bundle(facts, network.eval(), hashlib.sha256(text).hexdigest())
+        what = f"a wrong entry {where} ({first['msg']})" if where else f"wrong entries ({first['msg']})"
+        raise InvalidBundle(str(path), f"has {what}") from error
+    return facts, hashlib.sha256(content).hexdigest()
 
 
-def _load_weights(path: Path, facts: BundleFacts, network: TraversalNetwork) -> None:
-    weights = path / "model.safetensors"
+def file_digest(path: Path, name: FileName) -> str:
+    """sha256 of one file of a bundle.
+
+    Raises:
+        InvalidBundle: it is missing, or is no plain file.
+    """
+    _plain_size(path, name)
+    with (path / name).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_golden_of(path: Path, bundle: Bundle) -> Golden:
+    """The answers to compare with.
+
+    Raises:
+        InvalidBundle: the file is missing, damaged, or no such file.
+    """
+    network = bundle.network
+    settings, features = network.settings, network.classifier.in_features
     try:
-        found = hashlib.sha256(weights.read_bytes()).hexdigest()
-        if found != facts.files.get("model.safetensors"):
-            raise InvalidBundle(str(path), "has damaged weights (their sha256 is not the one in bundle.toml)")
-        network.load_state_dict(load_file(weights))
-    except (OSError, SafetensorError, RuntimeError) as error:
+        content = _named_file(path, bundle.facts, "golden.npz", _golden_limit(settings, features))
+        return read_golden(content, settings, features)
+    except ValueError as error:
+        raise InvalidBundle(str(path), f"has a golden.npz that is none ({error})") from error
+
+
+def _golden_limit(settings: NetworkSettings, features: int) -> int:
+    """No golden file of such a network is larger, even if nothing in it could be compressed."""
+    numbers = settings.base_px**2 * (8 * settings.pixels.bands + 1) + 8 * (features + settings.classes + 64)
+    return 16 * numbers + (1 << 16)
+
+
+def _read_weights(path: Path, facts: BundleFacts) -> dict[str, Tensor]:
+    """The tensors of `model.safetensors`, all of them those of the network that the facts describe."""
+    wanted = _wanted_tensors(path, facts.network)
+    size = sum(tensor.nbytes for tensor in wanted.values())
+    content = _named_file(path, facts, "model.safetensors", size + _HEADER_LIMIT)
+    try:
+        state: dict[str, Tensor] = load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
         cause = str(error).splitlines()[0]
         raise InvalidBundle(str(path), f"has weights that do not load ({cause})") from error
+    for name in sorted(wanted.keys() | state.keys()):
+        ours, theirs = _words(wanted.get(name)), _words(state.get(name))
+        if ours != theirs:
+            raise InvalidBundle(
+                str(path), f"has weights of another network ({name} is {theirs}, its network has {ours})"
+            )
+    return state
+
+
+def _wanted_tensors(path: Path, settings: NetworkSettings) -> dict[str, Tensor]:
+    """Names, shapes and types of a network's tensors, none of them allocated."""
+    remedy = "use the versions of tnet-geo and timm that it was trained with"
+    try:
+        return shapes_of(settings).state_dict()
+    except Refused as error:
+        what = getattr(error, "what", str(error))
+        raise InvalidBundle(str(path), f"{what} in its table [network]", remedy) from error
+    except Exception as error:
+        # Settings from elsewhere can break any library that builds of them.
+        what = f"describes a network that cannot be built ({type(error).__name__})"
+        raise InvalidBundle(str(path), what, remedy) from error
+
+
+def _words(tensor: Tensor | None) -> str:
+    if tensor is None:
+        return "missing"
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _network_of(settings: NetworkSettings, state: Mapping[str, Tensor]) -> TraversalNetwork:
+    """A network with these weights, in evaluation mode; nobody else's random numbers are used up."""
+    with torch.random.fork_rng(devices=[]):
+        network = TraversalNetwork(settings)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def _named_file(path: Path, facts: BundleFacts, name: FileName, limit: int) -> bytes:
+    """The content of a file that `bundle.toml` names, if it is what it was.
+
+    Raises:
+        InvalidBundle: it is missing, no plain file, too large, or damaged.
+    """
+    content = _plain_file(path, name, limit)
+    if hashlib.sha256(content).hexdigest() != facts.files.get(name):
+        raise InvalidBundle(str(path), f"has a damaged {name} (its sha256 is not the one in bundle.toml)")
+    return content
+
+
+def _plain_file(path: Path, name: str, limit: int) -> bytes:
+    size = _plain_size(path, name)
+    if size > limit:
+        raise InvalidBundle(str(path), f"has a {name} of {size} bytes, more than such a bundle can have")
+    return (path / name).read_bytes()
+
+
+def _plain_size(path: Path, name: str) -> int:
+    """Size of a file in the folder itself; links could lead anywhere, and pipes never end."""
+    try:
+        found = (path / name).lstat()
+    except OSError as error:
+        raise InvalidBundle(str(path), f"has no readable {name} ({type(error).__name__})") from error
+    if not stat.S_ISREG(found.st_mode):
+        what = "a link" if stat.S_ISLNK(found.st_mode) else "no plain file"
+        raise InvalidBundle(str(path), f"has a {name} that is {what}", "copy the files themselves into it")
+    return found.st_size

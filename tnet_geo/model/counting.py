@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from tnet_geo.model.network import TraversalNetwork
@@ -62,8 +64,24 @@ def shapes_of(settings: NetworkSettings) -> TraversalNetwork:
     Raises:
         InvalidRunFile: see `TraversalNetwork`.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _NoDraws():
         return TraversalNetwork(settings).eval()
+
+
+class _NoDraws(TorchFunctionMode):
+    """Leaves out normal draws: on the meta device they would load torch's compiler, which takes seconds."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        given = kwargs or {}
+        if func in {nn.init.normal_, Tensor.normal_}:
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
 
 
 def look_macs(network: TraversalNetwork) -> LookMacs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
@@ -15,6 +16,8 @@ BUNDLE_VERSION = 2
 FileName = Literal["model.safetensors", "mlm.json", "golden.npz"]
 BUNDLE_FILES: tuple[FileName, ...] = ("model.safetensors", "mlm.json", "golden.npz")
 """What stands beside `bundle.toml`. A name is one of these, so no bundle can point anywhere else."""
+
+_DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
 
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
@@ -48,6 +51,19 @@ class BundleFacts(BaseModel):
     training: dict[str, str | int | float] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
     """On validation, with their cost in tiles."""
+
+    @model_validator(mode="after")
+    def _pixels_can_be(self) -> BundleFacts:
+        pixels = self.network.pixels
+        if pixels.dtype not in _DTYPES:
+            raise ValueError(f"pixels of {pixels.dtype}, which is none of {', '.join(_DTYPES)}")
+        if {len(pixels.mean), len(pixels.std)} != {pixels.bands}:
+            raise ValueError(
+                f"mean and std of {len(pixels.mean)} and {len(pixels.std)} bands, not {pixels.bands}"
+            )
+        if not all(isfinite(value) for value in pixels.mean + pixels.std) or min(pixels.std) <= 0:
+            raise ValueError("a mean that is no number, or a std that is not above 0")
+        return self
 
     @model_validator(mode="after")
     def _sides_agree(self) -> BundleFacts:
