@@ -32,7 +32,15 @@ from tnet_geo.model.mlm import mlm_content
 from tnet_geo.model.network import TraversalNetwork
 from tnet_geo.model.settings import NetworkSettings
 
-__all__ = ["Bundle", "BundleFacts", "file_digest", "read_bundle", "read_facts", "read_golden_of"]
+__all__ = [
+    "Bundle",
+    "BundleFacts",
+    "file_digest",
+    "network_shapes",
+    "read_bundle",
+    "read_facts",
+    "read_golden_of",
+]
 
 _FACTS_LIMIT = 4 << 20
 _HEADER_LIMIT = 100_000_000
@@ -135,6 +143,24 @@ def read_facts(path: Path) -> tuple[BundleFacts, str]:
     return facts, hashlib.sha256(content).hexdigest()
 
 
+def network_shapes(path: Path, facts: BundleFacts) -> TraversalNetwork:
+    """The network that a bundle describes, without any numbers.
+
+    Raises:
+        InvalidBundle: there can be no such network.
+    """
+    remedy = "use the versions of tnet-geo and timm that it was trained with"
+    try:
+        return shapes_of(facts.network)
+    except Refused as error:
+        what = getattr(error, "what", str(error))
+        raise InvalidBundle(str(path), f"{what} in its table [network]", remedy) from error
+    except Exception as error:
+        # Settings from elsewhere can break any library that builds of them.
+        what = f"describes a network that cannot be built ({type(error).__name__})"
+        raise InvalidBundle(str(path), what, remedy) from error
+
+
 def file_digest(path: Path, name: FileName) -> str:
     """sha256 of one file of a bundle.
 
@@ -169,7 +195,7 @@ def _golden_limit(settings: NetworkSettings, features: int) -> int:
 
 def _read_weights(path: Path, facts: BundleFacts) -> dict[str, Tensor]:
     """The tensors of `model.safetensors`, all of them those of the network that the facts describe."""
-    wanted = _wanted_tensors(path, facts.network)
+    wanted = network_shapes(path, facts).state_dict()
     size = sum(tensor.nbytes for tensor in wanted.values())
     content = _named_file(path, facts, "model.safetensors", size + _HEADER_LIMIT)
     try:
@@ -184,20 +210,6 @@ def _read_weights(path: Path, facts: BundleFacts) -> dict[str, Tensor]:
                 str(path), f"has weights of another network ({name} is {theirs}, its network has {ours})"
             )
     return state
-
-
-def _wanted_tensors(path: Path, settings: NetworkSettings) -> dict[str, Tensor]:
-    """Names, shapes and types of a network's tensors, none of them allocated."""
-    remedy = "use the versions of tnet-geo and timm that it was trained with"
-    try:
-        return shapes_of(settings).state_dict()
-    except Refused as error:
-        what = getattr(error, "what", str(error))
-        raise InvalidBundle(str(path), f"{what} in its table [network]", remedy) from error
-    except Exception as error:
-        # Settings from elsewhere can break any library that builds of them.
-        what = f"describes a network that cannot be built ({type(error).__name__})"
-        raise InvalidBundle(str(path), what, remedy) from error
 
 
 def _words(tensor: Tensor | None) -> str:

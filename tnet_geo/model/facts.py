@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
@@ -11,7 +11,7 @@ from tnet_geo.model.settings import NetworkSettings, WalkSettings
 
 __all__ = ["BUNDLE_FILES", "BUNDLE_VERSION", "BundleFacts", "FileName"]
 
-BUNDLE_VERSION = 2
+BUNDLE_VERSION: Final = 2
 
 FileName = Literal["model.safetensors", "mlm.json", "golden.npz"]
 BUNDLE_FILES: tuple[FileName, ...] = ("model.safetensors", "mlm.json", "golden.npz")
