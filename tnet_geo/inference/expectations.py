@@ -93,7 +93,7 @@ class Expectations:
         factor = max(seen[0] / found, found / seen[1])
         if factor * _MEASURED >= GSD_FACTOR:
             wants = f"the bundle was trained on pixels of {_span(*seen)} m{_waived('gsd')}"
-            raise SiteMismatch(site.site_id, f"pixels of {found:.3g} m", wants)
+            raise SiteMismatch(site.site_id, f"pixels of {_number(float(f'{found:.3g}'))} m", wants)
 
     def _ground_sampling(self, site: Site, spec: RasterSpec, window: Window | None) -> float | None:
         return ground_sampling(site, spec, window, canvas=self.facts.canvas)
@@ -122,9 +122,9 @@ class Expectations:
         dimmest, brightest = self.facts.value_peaks or (low, high)
         if (dimmest - low) / PEAK_FACTOR <= peak - low <= PEAK_FACTOR * (max(high, brightest) - low):
             return
-        each = f", up to {dimmest:.4g} or more at every site" if self.facts.value_peaks else ""
+        each = f", up to {_number(dimmest)} or more at every site" if self.facts.value_peaks else ""
         wants = f"the bundle was trained on values of {_span(low, high)}{each}{_waived('value_range')}"
-        raise SiteMismatch(site_id, f"values up to {peak:.4g}", wants)
+        raise SiteMismatch(site_id, f"values up to {_number(peak)}", wants)
 
 
 def peak_of(batch: TileBatch) -> float | None:
@@ -144,7 +144,11 @@ def ground_sampling(site: Site, spec: RasterSpec, window: Window | None, *, canv
 
 
 def _span(low: float, high: float) -> str:
-    return f"{low:.3g}" if low == high else f"{low:.4g} to {high:.4g}"
+    return _number(low) if low == high else f"{_number(low)} to {_number(high)}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _waived(word: Contradiction) -> str:
