@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from tnet_geo.inference.crops import walk_crops
 from tnet_geo.inference.engine import Engine, WalkResult
 from tnet_geo.inference.expectations import Contradiction, Expectations
 from tnet_geo.inference.pictures import own_units, picture_pixels, picture_reader
+from tnet_geo.inference.runtimes import Precision, Runtime, prepared
 from tnet_geo.inference.walks import SiteTask, Wish
 from tnet_geo.model.bundle import Bundle, read_bundle
 from tnet_geo.model.network import SiteOutput
@@ -43,12 +45,30 @@ class Classification:
     """What each look of a trail adds to the logit of the picture's label, beside its bias."""
 
 
+class ClassifierOptions(TypedDict, total=False):
+    """How a bundle is asked: see `Classifier`."""
+
+    walk: WalkSettings | None
+    device: str
+    accept: Collection[Contradiction]
+    runtime: Runtime
+    precision: Precision
+    batch_looks: int | None
+
+
 class Classifier:
     """A bundle that can be asked.
 
     walk: other than what the bundle was trained with, e.g. a wider `keep`.
     device: `cpu` by default; a CUDA device computes looks in larger batches.
     accept: contradictions between pixels and bundle that are waived, see `Expectations`.
+    runtime, precision: what computes looks, see `prepared`.
+    batch_looks: looks per pass of the network, every pass padded to it; by default what suits the device.
+        1 answers single pictures soonest.
+
+    Raises:
+        UsageError: `accept` names no contradiction.
+        RuntimeUnusable: this machine, or this network, cannot run so.
     """
 
     def __init__(
@@ -58,14 +78,25 @@ class Classifier:
         walk: WalkSettings | None = None,
         device: str = "cpu",
         accept: Collection[Contradiction] = (),
+        runtime: Runtime = "folded",
+        precision: Precision = "float32",
+        batch_looks: int | None = None,
     ) -> None:
         self.bundle = bundle
         self._expects = Expectations.of(bundle.facts, accept)
         self.walk = walk or bundle.facts.walk
         where = torch.device(device)
-        network = bundle.network.eval().on(where)
-        size = 32 if where.type == "cpu" else 256
-        self._engine = Engine(network, self.walk, batch_looks=size, in_flight=4 * size, device=where)
+        size = batch_looks or _batch_of(where, bundle.facts.network.base_px)
+        ready = prepared(
+            bundle.network,
+            runtime=runtime,
+            precision=precision,
+            device=where,
+            batch_looks=size,
+            digest=bundle.digest,
+        )
+        self.runtime = ready.name
+        self._engine = Engine(ready.network, self.walk, batch_looks=size, in_flight=4 * size, device=where)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -219,20 +250,21 @@ def _inside(site_id: str, window: Window, scene: Window) -> Window:
     raise SiteMismatch(site_id, has, f"its scene has {scene.height} rows and {scene.width} columns")
 
 
-def load_bundle(
-    path: str | Path,
-    *,
-    walk: WalkSettings | None = None,
-    device: str = "cpu",
-    accept: Collection[Contradiction] = (),
-) -> Classifier:
-    """A bundle from its folder, ready to be asked.
+def _batch_of(device: torch.device, base_px: int) -> int:
+    """Larger batches leave a CPU's caches; tiny tiles leave it idle."""
+    if device.type != "cpu":
+        return 256
+    return 8 if base_px > 128 else 32
+
+
+def load_bundle(path: str | Path, **how: Unpack[ClassifierOptions]) -> Classifier:
+    """A bundle from its folder, ready to be asked; options as in `Classifier`.
 
     >>> load_bundle("runs/first/bundle").classes
     ('meadow', 'quarry', 'water')
 
     Raises:
         InvalidBundle: the folder is no bundle of this version, or it is damaged.
-        UsageError: `accept` names no contradiction.
+        UsageError, RuntimeUnusable: see `Classifier`.
     """
-    return Classifier(read_bundle(Path(path)), walk=walk, device=device, accept=accept)
+    return Classifier(read_bundle(Path(path)), **how)
