@@ -28,6 +28,8 @@ class LookRequest:
     site: LabelledSite
     tiles: Sequence[Tile]
     augmentation: SiteAugmentation | None = None
+    places: Places | None = None
+    """Of a walk that led to the tiles; by default those of the usual paths."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +82,17 @@ class LookBatch:
 def _places(request: LookRequest) -> Places:
     root = request.site.root
     depths = [root.level - tile.level for tile in request.tiles]
-    centres = np.array([position_in(root, tile) for tile in request.tiles], dtype=np.float32)
-    ways = [path_centre(usual_path(root, tile), d) for tile, d in zip(request.tiles, depths, strict=True)]
-    paths = np.array(ways, dtype=np.float32)
-    if request.augmentation is not None:
-        centres, paths = (xy @ request.augmentation.matrix.T for xy in (centres, paths))
-    return Places(torch.tensor(depths), torch.from_numpy(centres), torch.from_numpy(paths))
+    places = request.places or Places(
+        torch.tensor(depths),
+        torch.tensor([position_in(root, tile) for tile in request.tiles]),
+        torch.tensor(
+            [path_centre(usual_path(root, t), d) for t, d in zip(request.tiles, depths, strict=True)]
+        ),
+    )
+    if request.augmentation is None:
+        return places
+    turn = torch.from_numpy(request.augmentation.matrix).T
+    return places._replace(centre=places.centre @ turn, path=places.path @ turn)
 
 
 def _parents(tiles: Sequence[Tile], first: int) -> list[int]:
