@@ -83,7 +83,7 @@ class Bundle:
 
 def _publish(path: Path, files: Mapping[str, bytes]) -> None:
     """Write files into a hidden folder beside `path`, then give it its name."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    temporary, old = (path.with_name(f".{path.name}.{uuid4().hex}{end}") for end in ("", ".old"))
     try:
         temporary.mkdir(parents=True)
         for name, content in files.items():
@@ -92,18 +92,17 @@ def _publish(path: Path, files: Mapping[str, bytes]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
         if path.exists():
-            old = path.with_name(f".{path.name}.{uuid4().hex}.old")
             path.rename(old)
-            temporary.rename(path)
-            shutil.rmtree(old)
-        else:
-            temporary.rename(path)
+        temporary.rename(path)
     except OSError as error:
+        if old.exists():
+            old.rename(path)
         shutil.rmtree(temporary, ignore_errors=True)
         cause = error.strerror or type(error).__name__
         raise PlaceUnusable(
             str(path), f"cannot be written ({cause})", "make room, or name another folder"
         ) from error
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -131,7 +130,7 @@ def read_facts(path: Path) -> tuple[BundleFacts, str]:
     if table.get("version") != BUNDLE_VERSION:
         raise InvalidBundle(
             str(path),
-            f"has format version {table.get('version')}, this tnet-geo reads version {BUNDLE_VERSION}",
+            f"has format version {table.get('version')!r}, this tnet-geo reads version {BUNDLE_VERSION}",
         )
     try:
         facts = BundleFacts.model_validate(table)
