@@ -10,6 +10,7 @@ import copy
 import hashlib
 import os
 import warnings
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
@@ -176,4 +177,5 @@ def _keep(name: str, graph: bytes) -> None:
         draft.write_bytes(graph)
         draft.replace(folder / f"{name}-{hashlib.sha256(graph).hexdigest()}.onnx")
     except OSError:
-        draft.unlink(missing_ok=True)
+        with suppress(OSError):
+            draft.unlink()

@@ -7,6 +7,8 @@ part of what names an answer: runtimes agree within a bound, not bit by bit.
 from __future__ import annotations
 
 import copy
+import os
+import shutil
 from contextlib import AbstractContextManager
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -79,10 +81,18 @@ def _check(runtime: Runtime, precision: Precision, device: torch.device) -> None
         raise RuntimeUnusable(runtime, f"it computes on the CPU, and {device} is asked for")
     if runtime == "onnx" and precision != "float32":
         raise RuntimeUnusable(runtime, f"its graphs are of float32, and {precision} is asked for")
+    if runtime == "compiled" and device.type == "cpu" and not _compiler():
+        raise RuntimeUnusable(runtime, "there is no C++ compiler, neither $CXX nor g++ nor clang++")
     if precision == "bfloat16" and not _has_bfloat16(device):
         raise RuntimeUnusable(
             runtime, f"{device} has no bfloat16 in hardware, emulated it is many times slower"
         )
+
+
+def _compiler() -> str | None:
+    """The first C++ compiler that torch would find."""
+    names = (os.environ.get("CXX"), "g++", "clang++")
+    return next((path for name in names if name and (path := shutil.which(name))), None)
 
 
 def _has_bfloat16(device: torch.device) -> bool:
