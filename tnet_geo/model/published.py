@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -72,6 +74,17 @@ _STATISTICS = {
     "running_var": "moving_variance",
 }
 
+# All that zipfile, zlib and numpy say of damaged and forged archives.
+_UNREADABLE = (
+    EOFError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
 _SCOPED_ANYHOW = re.compile(r"(?:^|/)((?:height|width)_scaling/(?:kernel|bias))$")
 """Versions of Keras disagree on the scopes that stand before these names."""
 
@@ -117,9 +130,10 @@ def read_variables(path: Path) -> dict[str, NDArray[np.float32]]:
     if path.suffix != ".npz":
         return read_checkpoint(path)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {name: arrays[name].astype(np.float32) for name in sorted(arrays.files)}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+        # Opened here: numpy leaves a file that is no archive of arrays open.
+        with path.open("rb") as file, NpzFile(file, allow_pickle=False) as arrays:
+            return {name: np.asarray(arrays[name], dtype=np.float32) for name in sorted(arrays.files)}
+    except _UNREADABLE as error:
         cause = " ".join(str(error).split())
         raise InvalidCheckpoint(str(path), f"cannot be read ({cause})", "fetch or save it anew") from error
 
