@@ -49,5 +49,5 @@ def stepped(
     optimizer: torch.optim.Optimizer, steps: int, *, drops: Sequence[float], factor: float
 ) -> LRScheduler:
     """Rates constant but for a multiplication by `factor` after each of these shares of the steps."""
-    places = [int(share * steps) for share in drops]
+    places = [max(1, int(share * steps)) for share in drops]
     return torch.optim.lr_scheduler.MultiStepLR(optimizer, places, gamma=factor)

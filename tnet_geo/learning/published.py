@@ -58,6 +58,8 @@ class FollowedWalks(NamedTuple):
     """float32 [sites, F]: what their looks add up to."""
     looks: LookRows
     """Of all sites, site by site, in the order in which a site's tiles were looked at."""
+    walks: tuple[Walk, ...]
+    """Where each site was looked at."""
 
 
 class _Follower:
@@ -93,7 +95,7 @@ class _Follower:
         half_px = task.reader.spec.half_px
         self._child_logits[n].append(child_logits)
         self._candidates[n] += [
-            candidates_of(tile, task.window, valid, half_px)
+            candidates_of(tile, task.window, valid, half_px) if tile.level else np.zeros(9, dtype=np.bool_)
             for tile, valid in zip(wanted, validity, strict=True)
         ]
         self.walks[n].observe(features, child_logits.detach().cpu(), validity)
@@ -131,7 +133,7 @@ class _Follower:
             log_probability=torch.cat([self.log_probabilities(n) for n in range(len(bags))]),
         )
         combined = (weights.unsqueeze(-1) * bag).sum(dim=1)
-        return FollowedWalks(network.aggregate(bag, mask).logits, combined, looks)
+        return FollowedWalks(network.aggregate(bag, mask).logits, combined, looks, tuple(self.walks))
 
 
 def _alone(network: TraversalNetwork, features: Tensor) -> Tensor:

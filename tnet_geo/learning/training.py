@@ -20,6 +20,7 @@ from tnet_geo.learning.dense import DenseStage
 from tnet_geo.learning.joint import JointStage
 from tnet_geo.learning.location import RouteStage, random_route, root_route, taught_route
 from tnet_geo.learning.networks import new_network
+from tnet_geo.learning.published import PublishedStage, begin_with
 from tnet_geo.learning.seen import Seen, seen_in
 from tnet_geo.learning.settings import RunSettings, Schedule
 from tnet_geo.learning.sites import load_sites
@@ -46,7 +47,10 @@ from tnet_geo.pyramid import SceneArchive
 
 __all__ = ["Progress", "Silent", "Training"]
 
-_STAGES = ("dense", "location", "joint", "root", "random")
+_STAGES = ("dense", "location", "joint", "published", "root", "random")
+"""In the order in which they run."""
+_SEEDS = {"dense": 0, "location": 1, "joint": 2, "root": 3, "random": 4, "published": 5}
+"""What tells the chance of one stage from that of another."""
 
 
 class Progress(Protocol):
@@ -156,13 +160,13 @@ class Training:
             self.network.load_state_dict(state["network"])
         done = _STAGES.index(state["stage"]) if state else -1
         room = self._room(self.network, self.walk)
-        for number, name in enumerate(("dense", "location", "joint")):
+        for number, name in enumerate(_STAGES[:4]):
             if number < done or getattr(self.settings, name).epochs == 0:
                 continue
             stage = self._stage(name, room)
             if name == "location" and number != done:
                 self._take_pool()
-            self._run_stage(stage, number, state if number == done else None, self.folder.bundle)
+            self._run_stage(stage, state if number == done else None, self.folder.bundle)
         if not self.folder.bundle.exists():
             self._save(room, walk_validation(room), self.folder.bundle, "dense")
         self._train_rivals()
@@ -174,6 +178,11 @@ class Training:
         settings = self.settings
         if name == "dense":
             return DenseStage(room, settings.dense)
+        if name == "published":
+            stage = PublishedStage(room, settings.published)
+            if settings.published.begin is not None:
+                stage.baseline = begin_with(room.network, settings.published.begin, self.classes)
+            return stage
         sharpness = settings.location.sharpness
         if name == "location":
             route = taught_route(self._scores(), self.walk, settings.location.detours)
@@ -181,7 +190,7 @@ class Training:
         trees = self._scores() if settings.joint.location_weight else None
         return JointStage(room, settings.joint, trees, sharpness)
 
-    def _run_stage(self, stage: Stage, number: int, state: dict[str, Any] | None, bundle: Path) -> None:
+    def _run_stage(self, stage: Stage, state: dict[str, Any] | None, bundle: Path) -> None:
         """All epochs of a stage that are not done yet; the network ends as its best epoch left it."""
         schedule, network = stage.schedule, stage.modules["network"]
         steps = -(-len(self.train.sites) // schedule.sites_per_step)
@@ -197,7 +206,7 @@ class Training:
         self.progress.begin(stage.name, schedule.epochs, steps)
         while position.epoch < schedule.epochs and position.reached < 2:
             begun = time.perf_counter()
-            loss = self._epoch(stage, number, position.epoch, optimizer, cycle)
+            loss = self._epoch(stage, position.epoch, optimizer, cycle)
             found = stage.validate()
             if found.better_than(position.best):
                 position, best_weights = replace(position, best=found), copy.deepcopy(network.state_dict())
@@ -220,12 +229,15 @@ class Training:
             self.progress.epoch(row)
         network.load_state_dict(best_weights)
 
-    def _epoch(self, stage: Stage, number: int, epoch: int, optimizer: Any, cycle: Any) -> float:
+    def _epoch(self, stage: Stage, epoch: int, optimizer: Any, cycle: Any) -> float:
         """One pass over the sites; gives the mean loss."""
         total, steps = 0.0, -(-len(self.train.sites) // stage.schedule.sites_per_step)
-        for step, sites in enumerate(site_steps(stage.room, stage.schedule, number, epoch)):
+        seed = _SEEDS[stage.name]
+        for step, sites in enumerate(site_steps(stage.room, stage.schedule, seed, epoch)):
             progress = (epoch * steps + step) / (stage.schedule.epochs * steps)
-            loss = stage.loss(sites, Draw(stage.room, number, epoch, step), progress)
+            draw = Draw(stage.room, seed, epoch, step)
+            torch.manual_seed(draw.generator.initial_seed())  # for whatever the network drops
+            loss = stage.loss(sites, draw, progress)
             total += take_step(stage, loss, optimizer)
             cycle.step()
             self.progress.step()
@@ -312,7 +324,7 @@ class Training:
     def _run_rival(self, name: str, stage: RouteStage) -> None:
         """Under another name until it is whole: a rival that was interrupted begins again."""
         unfinished = self.folder.path / "rivals" / f".{name}"
-        self._run_stage(stage, _STAGES.index(name), None, unfinished)
+        self._run_stage(stage, None, unfinished)
         unfinished.rename(self.folder.rival(name))
 
 
