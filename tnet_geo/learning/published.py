@@ -7,7 +7,6 @@ whether the walk, and each look alone, tells the class. Source: TNet (NeurIPS 20
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tnet_geo.errors import InvalidRunFile
 from tnet_geo.grid import children
 from tnet_geo.inference import Walk, candidates_of
 from tnet_geo.learning.looks import LookBatch, LookRequest, look
@@ -32,11 +30,13 @@ from tnet_geo.learning.settings import PublishedSettings
 from tnet_geo.learning.sites import LabelledSite
 from tnet_geo.learning.stages import Draw, Room, Validation, walk_validation
 from tnet_geo.learning.targets import padded
-from tnet_geo.model import TraversalNetwork, read_bundle
+from tnet_geo.model import TraversalNetwork
 
-__all__ = ["FollowedWalks", "PublishedStage", "begin_with", "follow_walks"]
+__all__ = ["BASELINE_FACT", "FIRST_BASELINE", "FollowedWalks", "PublishedStage", "follow_walks"]
 
-_FIRST_BASELINE = 0.5
+FIRST_BASELINE = 0.5
+BASELINE_FACT = "reward_baseline"
+"""Of `BundleFacts.training`: the baseline as it was when the bundle was made."""
 
 
 class RewardBaseline(nn.Module):
@@ -44,9 +44,9 @@ class RewardBaseline(nn.Module):
 
     value: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, value: float) -> None:
         super().__init__()
-        self.register_buffer("value", torch.tensor(_FIRST_BASELINE))
+        self.register_buffer("value", torch.tensor(value))
 
 
 class FollowedWalks(NamedTuple):
@@ -156,22 +156,18 @@ class PublishedStage:
 
     name = "published"
 
-    def __init__(self, room: Room, settings: PublishedSettings) -> None:
+    def __init__(self, room: Room, settings: PublishedSettings, baseline: float = FIRST_BASELINE) -> None:
         self.room, self.schedule = room, settings
         self._weights = PublishedWeights(
             settings.walk_class, settings.walk_reward, settings.policy, settings.look_depths
         )
-        self._rewards = RewardBaseline().to(room.device)
+        self._rewards = RewardBaseline(baseline).to(room.device)
         self.modules = nn.ModuleDict({"network": room.network, "rewards": self._rewards})
 
     @property
     def baseline(self) -> float:
         """The running mean of rewards, which is no part of the network but of what was learned."""
         return self._rewards.value.item()
-
-    @baseline.setter
-    def baseline(self, value: float) -> None:
-        self._rewards.value.fill_(value)
 
     def loss(self, sites: Sequence[LabelledSite], draw: Draw, progress: float) -> Tensor:  # noqa: ARG002 (a stage's)
         """The published loss; moves the baseline, after its old value has been used."""
@@ -195,25 +191,3 @@ class PublishedStage:
     def validate(self) -> Validation:
         """Real walks under the room's settings."""
         return walk_validation(self.room)
-
-
-def begin_with(network: TraversalNetwork, path: Path, classes: Sequence[str]) -> float:
-    """Fill a network with the weights of a bundle; gives its reward baseline.
-
-    Raises:
-        InvalidBundle: there is none.
-        InvalidRunFile: it is of another network or of other classes.
-    """
-    bundle = read_bundle(path)
-    if bundle.facts.classes != tuple(classes):
-        raise InvalidRunFile(
-            "[published]", f"begins with {path}, which knows other classes", "take a bundle of these sites"
-        )
-    try:
-        network.load_state_dict(bundle.network.state_dict())
-    except RuntimeError as error:
-        cause = str(error).splitlines()[1].strip()
-        raise InvalidRunFile(
-            "[published]", f"begins with {path}, whose network differs ({cause})", "make [model] equal to it"
-        ) from error
-    return float(bundle.facts.training.get("reward_baseline", _FIRST_BASELINE))

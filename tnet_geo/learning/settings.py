@@ -5,9 +5,18 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from tnet_geo.errors import InvalidRunFile
 from tnet_geo.model.settings import ArchitectureSettings
@@ -48,8 +57,19 @@ class ModelSettings(ArchitectureSettings):
     weights: Path | Literal["timm"] | None = None
     """Local safetensors file with timm's key names, or `timm`: the weights that timm names, from its hub
     or the hub's cache. Without it the backbone starts fresh."""
+    begin: Path | None = None
+    """Bundle of the same network and classes whose weights and scaling of pixels the run begins with."""
     depths: PositiveInt | None = None
     """Depths that are told apart; by default as many as the deepest training site has."""
+    scaling: Literal["own", "range"] = "own"
+    """`own`: timm's for uint8 RGB, else mean and spread of the training pixels. `range` (published): the
+    dtype's whole range becomes -1 to 1; whole numbers only."""
+
+    @model_validator(mode="after")
+    def _one_beginning(self) -> Self:
+        if self.begin is not None and self.weights is not None:
+            raise ValueError("begin and weights exclude each other")
+        return self
 
 
 class AugmentationSettings(_Table):
@@ -152,8 +172,6 @@ class PublishedSettings(Passes):
     """Weight of the contrastive loss of the sites of a step (published: birds only, 100 or 50)."""
     l2: float = Field(default=0.0, ge=0)
     """Multiple of the sum of squares of all weights outside batch norms that is added to the loss."""
-    begin: Path | None = None
-    """Bundle of the same network whose weights and reward baseline the stage begins with."""
 
 
 class RivalSettings(_Table):
@@ -175,6 +193,10 @@ class RunSettings(_Table):
     device: str = "auto"
     """`cpu`, `cuda`, or `auto`: a GPU where there is one."""
     keep: tuple[PositiveInt, ...] = (2, 1, 1)
+    duplicates: Literal["once", "twice"] = "once"
+    """What a walk does with a child that two parents share: see `WalkSettings`."""
+    order: Literal["best", "window"] = "best"
+    """In which children are looked at: see `WalkSettings`."""
     data: DataSettings
     model: ModelSettings = Field(default_factory=ModelSettings)
     augmentation: AugmentationSettings = Field(default_factory=AugmentationSettings)

@@ -20,7 +20,7 @@ from tnet_geo.learning.dense import DenseStage
 from tnet_geo.learning.joint import JointStage
 from tnet_geo.learning.location import RouteStage, random_route, root_route, taught_route
 from tnet_geo.learning.networks import new_network
-from tnet_geo.learning.published import PublishedStage, begin_with
+from tnet_geo.learning.published import BASELINE_FACT, FIRST_BASELINE, PublishedStage
 from tnet_geo.learning.seen import Seen, seen_in
 from tnet_geo.learning.settings import RunSettings, Schedule
 from tnet_geo.learning.sites import load_sites
@@ -120,14 +120,16 @@ class Training:
             for split in ("train", "val")
         )
         self.network = self._new_network()
-        self.walk = WalkSettings(keep=settings.keep, seed=settings.seed)
+        self.walk = WalkSettings(
+            keep=settings.keep, duplicates=settings.duplicates, order=settings.order, seed=settings.seed
+        )
         self._trees: dict[int, ScoreTree] | None = None
 
     # -- the network and the room it learns in
 
     def _new_network(self) -> TraversalNetwork:
         torch.manual_seed(self.settings.seed)
-        return new_network(self.settings.model, self.train, len(self.classes), self.device)
+        return new_network(self.settings.model, self.train, self.classes, self.device)
 
     @cached_property
     def _seen(self) -> Seen:
@@ -179,10 +181,9 @@ class Training:
         if name == "dense":
             return DenseStage(room, settings.dense)
         if name == "published":
-            stage = PublishedStage(room, settings.published)
-            if settings.published.begin is not None:
-                stage.baseline = begin_with(room.network, settings.published.begin, self.classes)
-            return stage
+            begun = read_bundle(settings.model.begin).facts.training if settings.model.begin else {}
+            baseline = float(begun.get(BASELINE_FACT, FIRST_BASELINE))
+            return PublishedStage(room, settings.published, baseline)
         sharpness = settings.location.sharpness
         if name == "location":
             route = taught_route(self._scores(), self.walk, settings.location.detours)
@@ -250,16 +251,17 @@ class Training:
         earlier = read_bundle(bundle).facts.metrics if bundle.exists() else None
         before = Validation(earlier["accuracy"], earlier["loss"], earlier["tiles"]) if earlier else None
         if found.better_than(before):
-            self._save(stage.room, found, bundle, stage.name)
+            learned = {BASELINE_FACT: stage.baseline} if isinstance(stage, PublishedStage) else {}
+            self._save(stage.room, found, bundle, stage.name, **learned)
 
-    def _save(self, room: Room, found: Validation, path: Path, stage: str) -> None:
+    def _save(self, room: Room, found: Validation, path: Path, stage: str, **learned: float) -> None:
         facts = BundleFacts(
             classes=self.classes,
             canvas=self.archive.canvas,
             network=room.network.settings,
             walk=room.walk,
             **self._seen.facts(),
-            training={"stage": stage, "seed": self.settings.seed, "sites": len(self.train.sites)},
+            training={"stage": stage, "seed": self.settings.seed, "sites": len(self.train.sites), **learned},
             metrics={"accuracy": found.accuracy, "loss": found.loss, "tiles": found.tiles},
         )
         Bundle(facts, room.network).save(path, replace=True)
@@ -316,7 +318,7 @@ class Training:
                 "root", RouteStage(room, schedule.model_copy(update=longer), root_route, name="root")
             )
         if "random" in wanted and not self.folder.rival("random").exists():
-            walk = WalkSettings(policy="random", keep=self.settings.keep, seed=self.settings.seed)
+            walk = self.walk.model_copy(update={"policy": "random"})
             network = read_bundle(self.folder.rival("dense")).network
             room = self._room(network.on(self.device), walk)
             self._run_rival("random", RouteStage(room, schedule, random_route(walk), name="random"))
