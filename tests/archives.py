@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from affine import Affine
 
 from tests.rasters import write_raster
 from tnet_geo.imagery import Manifest, Site, write_manifest
@@ -43,8 +44,14 @@ class TinyArchive:
         return RunSettings.model_validate({"out": out, "data": data, **quick, **tables})
 
 
-def tiny_archive(folder: Path, sites: int = 36, side: int = 64) -> TinyArchive:
-    """Scenes, pyramids (built in this process) and a manifest with 2/3 train, 1/6 val, 1/6 test."""
+def tiny_archive(
+    folder: Path, sites: int = 36, side: int = 64, *, scale: float | None = None, pixel_m: float = 0.5
+) -> TinyArchive:
+    """Scenes, pyramids (built in this process) and a manifest with 2/3 train, 1/6 val, 1/6 test.
+
+    Pixels are uint8; with a `scale` they are so many times as much, and uint16.
+    """
+    place = {"transform": Affine(pixel_m, 0, 600_000, 0, -pixel_m, 5_000_000)}
     archive = create_archive(folder / "archive", SETTINGS)
     chance = np.random.default_rng(8)
     found: list[Site] = []
@@ -52,7 +59,9 @@ def tiny_archive(folder: Path, sites: int = 36, side: int = 64) -> TinyArchive:
         label = CLASSES[n % 3]
         pixels = chance.integers(0, 120, (3, side, side), dtype=np.uint8)
         pixels[n % 3] += 100
-        source = write_raster(folder / "scenes" / f"{n:03d}.tif", pixels)
+        if scale is not None:
+            pixels = (scale * pixels).astype(np.uint16)
+        source = write_raster(folder / "scenes" / f"{n:03d}.tif", pixels, **place)
         split = {0: "val", 1: "test"}.get(n // 3 % 6, "train")
         found.append(Site(f"site{n:03d}", str(source), f"s{n:03d}", None, label, split))
         build_scene(str(source), f"s{n:03d}", archive.path, SETTINGS)

@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 
 import tnet_geo
+from tnet_geo.cli import classify as cli_classify
+from tnet_geo.cli import evaluate as cli_evaluate
 from tnet_geo.cli.app import app
 from tnet_geo.cli.endings import run
+from tnet_geo.inference.expectations import CONTRADICTIONS
+from tnet_geo.inference.runtimes import PRECISIONS, RUNTIMES
 
 
 @dataclass(frozen=True)
@@ -128,7 +132,8 @@ def test_evaluate_asks_for_the_test_split(
     call = stand_in(monkeypatch, "evaluate", 3)
     assert run(app, ["evaluate", "runs/first", "--json"]) == 3
     assert call.asked == (Path("runs/first"),)
-    assert call.named == {"archive": None, "manifest": None, "split": "test", "out": None}
+    usual = {"archive": None, "manifest": None, "split": "test", "out": None, "accept": []}
+    assert call.named == usual
     assert json.loads(capsys.readouterr().out)["sites"] == 7
 
 
@@ -138,6 +143,7 @@ def test_classify_passes_its_options_on_and_ends_as_the_job_says(
 ) -> None:
     call = stand_in(monkeypatch, "classify", exit_code)
     typed = "classify --archive a --manifest m.csv --bundle b -o r --split val --scheduler tcp://there:8786"
+    typed += " --accept gsd --accept value_range --runtime onnx"
     assert run(app, typed.split()) == exit_code
     assert call.named == {
         "archive": "a",
@@ -147,8 +153,22 @@ def test_classify_passes_its_options_on_and_ends_as_the_job_says(
         "split": "val",
         "workers": None,
         "scheduler": "tcp://there:8786",
+        "accept": ["gsd", "value_range"],
+        "runtime": "onnx",
+        "precision": "float32",
     }
     assert "sites" in capsys.readouterr().out
+
+
+def test_the_words_of_the_command_line_are_those_of_the_calls() -> None:
+    assert [word.value for word in cli_evaluate.Contradiction] == list(CONTRADICTIONS)
+    assert [word.value for word in cli_classify.Runtime] == list(RUNTIMES)
+    assert [word.value for word in cli_classify.Precision] == list(PRECISIONS)
+
+
+def test_what_cannot_be_accepted_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(app, ["evaluate", "runs/first", "--accept", "bands"]) == 2
+    assert "bands" in capsys.readouterr().err
 
 
 def test_a_split_that_does_not_exist_is_a_wrong_command_line(capsys: pytest.CaptureFixture[str]) -> None:

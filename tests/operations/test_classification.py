@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,16 +14,31 @@ import zarr
 from tests.archives import SETTINGS, TinyArchive, tiny_archive
 from tests.networks import small_bundle
 from tests.rasters import random_pixels, write_raster
-from tnet_geo.errors import ArchiveMismatch, InvalidArchive, InvalidBundle, InvalidManifest, OutputExists
+from tnet_geo.errors import (
+    ArchiveMismatch,
+    InvalidArchive,
+    InvalidBundle,
+    InvalidManifest,
+    OutputExists,
+    UsageError,
+)
 from tnet_geo.grid import Tile
 from tnet_geo.imagery import Manifest, Site
 from tnet_geo.inference import Classifier
 from tnet_geo.model import WalkSettings
 from tnet_geo.operations import classify
+from tnet_geo.operations.cluster import cluster
 from tnet_geo.pyramid import Archive, ArchiveSettings, create_archive
 from tnet_geo.pyramid.build import build_scene
 from tnet_geo.results import Results
 from tnet_geo.trail import Answer, Failure
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """One worker that most tests of this file share."""
+    with cluster(1, None) as client:
+        yield client.scheduler.address
 
 
 @pytest.fixture(scope="module")
@@ -55,11 +72,16 @@ def test_every_site_has_its_answer_once_and_a_second_run_changes_nothing(
 
 
 def test_the_answers_are_those_of_the_classifier_itself(
-    tiny: TinyArchive, bundle: Path, tmp_path: Path
+    tiny: TinyArchive, bundle: Path, tmp_path: Path, address: str
 ) -> None:
     out = tmp_path / "results"
     classify(
-        archive=tiny.archive.path, manifest=tiny.manifest, bundle=bundle, out=out, split="test", workers=1
+        archive=tiny.archive.path,
+        manifest=tiny.manifest,
+        bundle=bundle,
+        out=out,
+        split="test",
+        scheduler=address,
     )
     alone = {
         answer.site_id: answer.label
@@ -73,7 +95,7 @@ def test_the_answers_are_those_of_the_classifier_itself(
 
 
 def test_sites_that_fail_are_listed_with_their_reasons_and_the_others_answered(
-    bundle: Path, tmp_path: Path
+    bundle: Path, tmp_path: Path, address: str
 ) -> None:
     tiny = tiny_archive(tmp_path, sites=6)
     shutil.rmtree(tiny.archive.scenes / "s001")
@@ -84,7 +106,11 @@ def test_sites_that_fail_are_listed_with_their_reasons_and_the_others_answered(
     strange = Site("grey", str(grey), "grey")
     manifest = Manifest([*tiny.manifest.sites, strange], tiny.manifest.path)
     report = classify(
-        archive=tiny.archive.path, manifest=manifest, bundle=bundle, out=tmp_path / "results", workers=1
+        archive=tiny.archive.path,
+        manifest=manifest,
+        bundle=bundle,
+        out=tmp_path / "results",
+        scheduler=address,
     )
     assert (report.selected, report.answered, report.set_aside, report.exit_code) == (7, 4, 3, 3)
     listed = (tmp_path / "results" / "failed.csv").read_text()
@@ -157,7 +183,8 @@ def test_pictures_in_memory_get_the_answers_that_an_archive_of_them_gets(tiny: T
     found = classifier.classify(image.transpose(1, 2, 0)[None])
     assert found.labels == (stored.label,)
     np.testing.assert_array_equal(found.logits[0], np.float32(stored.logits))
-    assert [look.tile for look in found.trails[0].looks] == [look.tile for look in stored.trail.looks]
+    looked = [(look.tile.level, look.tile.row, look.tile.col) for look in stored.trail.looks]
+    assert [step[:3] for step in found.trails[0]] == looked
 
 
 def test_an_archive_of_another_lattice_is_refused_before_anything_is_written(
@@ -168,6 +195,45 @@ def test_an_archive_of_another_lattice_is_refused_before_anything_is_written(
         classify(archive=other.path, manifest=tiny.manifest, bundle=bundle, out=tmp_path / "results")
     assert "was built with half_px 24, but half_px 16 or a divisor of it is asked for" in str(refusal.value)
     assert refusal.value.exit_code == 4
+    assert not (tmp_path / "results").exists()
+
+
+def test_what_was_accepted_and_what_computed_the_looks_name_the_answers(
+    tiny: TinyArchive, bundle: Path, tmp_path: Path, address: str
+) -> None:
+    given = {
+        "archive": tiny.archive.path,
+        "manifest": tiny.manifest,
+        "bundle": bundle,
+        "out": tmp_path / "results",
+        "split": "val",
+        "scheduler": address,
+    }
+    folded, eager = classify(**given), classify(**given, runtime="eager")
+    accepted = classify(**given, accept=["gsd"])
+    assert len({report.run_id for report in (folded, eager, accepted)}) == 3
+    assert classify(**given, accept={"gsd"}).run_id == accepted.run_id
+    records = {
+        name: json.loads((tmp_path / "results" / "runs" / f"{report.run_id}.json").read_text())["settings"]
+        for name, report in (("folded", folded), ("eager", eager), ("accepted", accepted))
+    }
+    assert records["folded"]["accept"] == []
+    assert records["accepted"]["accept"] == ["gsd"]
+    assert records["folded"]["runtime"].startswith("folded torch-")
+    assert records["eager"]["runtime"].startswith("eager torch-")
+
+
+def test_what_cannot_be_accepted_or_computed_is_refused_before_anything_is_written(
+    tiny: TinyArchive, bundle: Path, tmp_path: Path
+) -> None:
+    given = {
+        "archive": tiny.archive.path,
+        "manifest": tiny.manifest,
+        "bundle": bundle,
+        "out": tmp_path / "results",
+    }
+    with pytest.raises(UsageError, match="'bands' cannot be accepted"):
+        classify(**given, accept=["bands"])
     assert not (tmp_path / "results").exists()
 
 

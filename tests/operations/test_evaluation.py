@@ -9,6 +9,7 @@ import pytest
 
 from tests.archives import TinyArchive
 from tnet_geo.errors import InvalidManifest, InvalidRunFile, OutputExists
+from tnet_geo.model import read_bundle
 from tnet_geo.operations import evaluate
 from tnet_geo.operations.training import TrainReport, train_with
 
@@ -35,9 +36,27 @@ def test_every_contestant_has_its_accuracy_and_its_cost(
     assert walk.bytes == walk.tiles * 32 * 32 * 3
     assert all(row.seconds > 0 for row in found.contestants.values())
     assert walk.accuracy == 1.0  # the colours differ by a hundred grey levels
+    errors = [
+        (row.calibration_error_before, row.calibration_error_after) for row in found.contestants.values()
+    ]
+    assert all(0 <= error <= 1 for pair in errors for error in pair)
+    assert any(before != after for before, after in errors)
     written = json.loads(out.read_text())
     assert written["contestants"]["walk"]["accuracy"] == 1.0
     assert {"versions", "machine", "finished"} <= written.keys()
+
+
+def test_the_calibration_error_on_the_sites_it_was_fitted_on_is_the_bundle_s_own(
+    run: tuple[Path, TrainReport],
+) -> None:
+    out, report = run
+    walk = evaluate(out, split="val").contestants["walk"]
+    assert walk.calibration_error_before == pytest.approx(report.calibration_error_before, abs=1e-6)
+    assert walk.calibration_error_after == pytest.approx(report.calibration_error_after, abs=1e-6)
+    facts = read_bundle(out / "bundle").facts
+    assert facts.temperature == report.temperature != 1.0
+    written = json.loads((out / "run.json").read_text())
+    assert written["calibration_error_after"] == facts.metrics["calibration_error_after"]
 
 
 def test_the_table_by_class_adds_up(run: tuple[Path, TrainReport]) -> None:

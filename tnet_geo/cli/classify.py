@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,23 @@ import tnet_geo
 from tnet_geo.cli.evaluate import Accepted, Split
 from tnet_geo.cli.show import show
 
-__all__ = ["classify"]
+__all__ = ["Precision", "Runtime", "classify"]
+
+
+class Runtime(StrEnum):
+    """Eager PyTorch, or something faster that answers alike within a bound."""
+
+    folded = "folded"
+    eager = "eager"
+    compiled = "compiled"
+    onnx = "onnx"
+
+
+class Precision(StrEnum):
+    """Of convolutions and products."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
 
 
 def classify(
@@ -25,6 +42,8 @@ def classify(
     workers: Annotated[int | None, Option(help="Processes; one per usable core by default.", min=1)] = None,
     scheduler: Annotated[str | None, Option(help="Address of a running Dask scheduler.")] = None,
     accept: Accepted = None,
+    runtime: Annotated[Runtime, Option(help="What computes looks.")] = Runtime.folded,
+    precision: Annotated[Precision, Option(help="Of that.")] = Precision.float32,
     json: Annotated[bool, Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Answer every site of a manifest.
@@ -46,6 +65,8 @@ def classify(
         workers=workers,
         scheduler=scheduler,
         accept=[word.value for word in accept or ()],
+        runtime=runtime.value,
+        precision=precision.value,
     )
     show(report, as_json=json)
     raise Exit(report.exit_code)

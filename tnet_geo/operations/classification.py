@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from tnet_geo.grid import Window
 from tnet_geo.imagery import Manifest, Site, read_manifest
 from tnet_geo.inference import Classifier, load_bundle
 from tnet_geo.inference.expectations import Contradiction
+from tnet_geo.inference.runtimes import Precision, Runtime
 from tnet_geo.operations.cluster import cluster, run_tasks
 from tnet_geo.operations.ledger import run_facts
 from tnet_geo.pyramid import CogArchive, SceneArchive, cog_manifest, open_scenes
@@ -62,6 +63,12 @@ class _Job:
     results: Path
     run_id: str
     accept: frozenset[Contradiction]
+    runtime: Runtime
+    precision: Precision
+
+    def classifier(self) -> Classifier:
+        """The bundle as the caller wants it asked."""
+        return load_bundle(self.bundle, accept=self.accept, runtime=self.runtime, precision=self.precision)
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,8 @@ def classify(  # noqa: PLR0913 - as many as the command has options
     scheduler: str | None = None,
     partition: int = 64,
     accept: Collection[Contradiction] = (),
+    runtime: Runtime = "folded",
+    precision: Precision = "float32",
 ) -> ClassifyReport:
     """Answer every site of a manifest, reading only the tiles that its walk looks at.
 
@@ -90,7 +99,8 @@ def classify(  # noqa: PLR0913 - as many as the command has options
     A partition of sites is published whole, under a name made of the digests of its pixels, the bundle
     and its sites: the same call again does only what is missing. Sites that cannot be answered are listed
     with the reason in `out`/failed.csv. So are those whose pixels contradict what the bundle was trained
-    on, unless `accept` names the contradiction; an archive that does is refused.
+    on, unless `accept` names the contradiction; an archive that does is refused. `runtime` and
+    `precision` say what computes looks, see `Classifier`; they are part of the name, too.
 
     >>> report = classify(
     ...     archive="archive", manifest="sites.parquet", bundle="runs/first/bundle", out="answers", workers=1
@@ -100,6 +110,7 @@ def classify(  # noqa: PLR0913 - as many as the command has options
 
     Raises:
         InvalidManifest, InvalidArchive, InvalidBundle, ArchiveMismatch, OutputExists: nothing was written.
+        RuntimeUnusable: this machine, or this network, cannot run so.
         UsageError: no scheduler answers, a manifest is missing, or `accept` names no contradiction.
         Incomplete: the parts do not add up to what was selected.
     """
@@ -109,17 +120,18 @@ def classify(  # noqa: PLR0913 - as many as the command has options
     sites = table.select(split).sites
     if not sites:
         raise InvalidManifest(table.path, f"has no site in split {split!r}", "select another")
-    classifier = load_bundle(bundle, accept=accept)
-    classifier.check(store)
     folder = Path(out).absolute()
+    job = _Job(store.place, Path(bundle).absolute(), folder, "", frozenset(accept), runtime, precision)
+    classifier = job.classifier()
+    classifier.check(store)
     if folder.exists() and (not folder.is_dir() or _foreign(folder)):
         raise OutputExists(str(folder), "it holds no results; name another folder")
-    asked = classifier.walk.model_dump(mode="json") | {"accept": sorted(accept)}
+    asked = classifier.walk.model_dump(mode="json")
+    asked |= {"runtime": classifier.runtime, "accept": sorted(job.accept)}
     names = classifier.bundle.digest, json.dumps(asked)
     partitions = _partitions(sites, store, names, partition)
-    run_id = _digest("run", *(part.name for part in partitions))[:12]
-    job = _Job(store.place, Path(bundle).absolute(), folder, run_id, frozenset(accept))
-    missing = [part for part in partitions if not has_part(folder, run_id, part.name)]
+    job = replace(job, run_id=_digest("run", *(part.name for part in partitions))[:12])
+    missing = [part for part in partitions if not has_part(folder, job.run_id, part.name)]
     if missing:
         with cluster(workers, scheduler) as client:
             _compute(job, missing, client)
@@ -221,7 +233,7 @@ def _rescue(job: _Job, part: _Partition, client: Client) -> None:
 @lru_cache(maxsize=1)
 def _loaded(job: _Job) -> tuple[Classifier, SceneArchive]:
     """Once per worker process."""
-    return load_bundle(job.bundle, accept=job.accept), open_scenes(job.archive)
+    return job.classifier(), open_scenes(job.archive)
 
 
 def _classify_partition(job: _Job, part: _Partition) -> None:

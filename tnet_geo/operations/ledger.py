@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-import time
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ _NAMED = ("tnet-geo", "torch", "timm", "numpy", "rasterio", "zarr", "tensorstore
 def run_facts() -> dict[str, Any]:
     """When, where and with which versions a run was made."""
     return {
-        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        # To the microsecond: of two runs of one folder the later one is the latest, however short they were.
+        "finished": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "host": platform.node(),
         "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} usable cores"
         if hasattr(os, "sched_getaffinity")
