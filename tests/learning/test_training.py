@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from tests.archives import TinyArchive
 from tnet_geo.errors import InvalidRunFile, OutputExists
 from tnet_geo.inference import load_bundle
+from tnet_geo.learning import calibration
 from tnet_geo.learning.checkpoints import EpochRow
 from tnet_geo.learning.settings import RunSettings, read_run
 from tnet_geo.learning.training import Silent, Training
 from tnet_geo.model import read_bundle
+
+BUNDLES = ("bundle", "rivals/root", "rivals/random", "rivals/dense")
 
 
 class Interrupted(Exception):
@@ -95,11 +99,37 @@ def test_an_interrupted_run_ends_in_the_same_weights_and_the_same_log(
         run(tiny, settings, StopAt(steps))
     rows = run(tiny, settings)
     assert figures(rows) == figures(finished[1])
-    for bundle in ("bundle", "rivals/root", "rivals/random", "rivals/dense"):
-        ours, theirs = (
-            read_bundle(one.out / bundle).facts.files["model.safetensors"] for one in (settings, finished[0])
-        )
-        assert ours == theirs, bundle
+    for bundle in BUNDLES:
+        ours, theirs = (read_bundle(one.out / bundle).facts for one in (settings, finished[0]))
+        assert ours.files["model.safetensors"] == theirs.files["model.safetensors"], bundle
+        assert (ours.temperature, ours.metrics) == (theirs.temperature, theirs.metrics), bundle
+
+
+def test_a_run_stopped_while_it_calibrates_goes_on_and_fits_every_bundle_once(
+    tiny: TinyArchive,
+    tmp_path: Path,
+    finished: tuple[RunSettings, Sequence[EpochRow]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings, fitted = finished[0].model_copy(update={"out": tmp_path / "run"}), calibration.fit_temperature
+    calls: list[int] = []
+
+    def stopped(logits: torch.Tensor, labels: torch.Tensor) -> float:
+        calls.append(len(labels))
+        if len(calls) == 3:
+            raise Interrupted
+        return fitted(logits, labels)
+
+    monkeypatch.setattr(calibration, "fit_temperature", stopped)
+    with pytest.raises(Interrupted):
+        run(tiny, settings)
+    run(tiny, settings)
+    assert len(calls) == 5  # two, one that was stopped, and the two that were left
+    run(tiny, settings)
+    assert len(calls) == 5
+    for bundle in BUNDLES:
+        ours, theirs = (read_bundle(one.out / bundle).facts for one in (settings, finished[0]))
+        assert (ours.temperature, ours.metrics) == (theirs.temperature, theirs.metrics), bundle
 
 
 def test_a_finished_run_is_left_alone_and_other_settings_are_refused(
