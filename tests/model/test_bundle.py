@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -34,9 +35,15 @@ np.savez(folder + "/answers.npz", logits=found.logits, probabilities=found.proba
 """
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_bundle(4).save(tmp_path_factory.mktemp("original") / "bundle")
+
+
 @pytest.fixture
-def saved(tmp_path: Path) -> Path:
-    return small_bundle(4).save(tmp_path / "bundle")
+def saved(original: Path, tmp_path: Path) -> Path:
+    """A bundle that a test may spoil."""
+    return Path(shutil.copytree(original, tmp_path / "bundle"))
 
 
 def images(count: int = 3) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import tomllib
@@ -42,7 +43,10 @@ __all__ = [
     "read_golden_of",
 ]
 
-_FACTS_LIMIT = 4 << 20
+_FACTS_LIMIT = 1 << 20
+_DEEP_KEY = re.compile(r"""(?<![\w-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){32}""")
+"""Parsing a dotted key takes the square of its parts: minutes for a key of a hundred kilobytes."""
+
 _HEADER_LIMIT = 100_000_000
 """What safetensors allows for the table of tensors before the weights."""
 
@@ -124,13 +128,17 @@ def read_facts(path: Path) -> tuple[BundleFacts, str]:
     """
     try:
         content = _plain_file(path, "bundle.toml", _FACTS_LIMIT)
-        table = tomllib.loads(content.decode())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        text = content.decode()
+        if _DEEP_KEY.search(text):
+            raise InvalidBundle(str(path), "has a bundle.toml with keys nested deeper than any bundle's")
+        table = tomllib.loads(text)
+    except (OSError, ValueError, RecursionError) as error:  # of bytes, of text, of huge numbers, of nesting
         raise InvalidBundle(str(path), f"has no readable bundle.toml ({type(error).__name__})") from error
-    if table.get("version") != BUNDLE_VERSION:
+    found = repr(table.get("version"))
+    if found != str(BUNDLE_VERSION):
         raise InvalidBundle(
             str(path),
-            f"has format version {table.get('version')!r}, this tnet-geo reads version {BUNDLE_VERSION}",
+            f"has format version {found:.40}, this tnet-geo reads version {BUNDLE_VERSION}",
         )
     try:
         facts = BundleFacts.model_validate(table)
@@ -152,8 +160,8 @@ def network_shapes(path: Path, facts: BundleFacts) -> TraversalNetwork:
     try:
         return shapes_of(facts.network)
     except Refused as error:
-        what = getattr(error, "what", str(error))
-        raise InvalidBundle(str(path), f"{what} in its table [network]", remedy) from error
+        what = f"has a table [network] that {getattr(error, 'what', error)}"
+        raise InvalidBundle(str(path), what, remedy) from error
     except Exception as error:
         # Settings from elsewhere can break any library that builds of them.
         what = f"describes a network that cannot be built ({type(error).__name__})"

@@ -19,6 +19,9 @@ BUNDLE_FILES: tuple[FileName, ...] = ("model.safetensors", "mlm.json", "golden.n
 
 _DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "float64")
 
+_LARGEST_TILE = 1 << 14
+"""Pixels along a side; a look at a tile takes memory by its square."""
+
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -55,6 +58,8 @@ class BundleFacts(BaseModel):
     @model_validator(mode="after")
     def _pixels_can_be(self) -> BundleFacts:
         pixels = self.network.pixels
+        if self.network.base_px > _LARGEST_TILE:
+            raise ValueError(f"tiles of {self.network.base_px} px, above {_LARGEST_TILE}")
         if pixels.dtype not in _DTYPES:
             raise ValueError(f"pixels of {pixels.dtype}, which is none of {', '.join(_DTYPES)}")
         if {len(pixels.mean), len(pixels.std)} != {pixels.bands}:
