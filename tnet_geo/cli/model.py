@@ -8,6 +8,7 @@ from typing import Annotated
 
 from typer import Argument, Exit, Option
 
+from tnet_geo.cli.classify import Precision, Runtime
 from tnet_geo.cli.groups import group
 from tnet_geo.cli.show import show
 
@@ -15,7 +16,6 @@ __all__ = ["app"]
 
 app = group("Look at trained models, and make bundles of published weights.")
 
-Folder = Annotated[Path, Argument(metavar="BUNDLE", help="Folder of a bundle.")]
 AsJson = Annotated[bool, Option("--json", help="Print the report as JSON.")]
 
 
@@ -27,30 +27,42 @@ class Kind(StrEnum):
 
 
 @app.command()
-def info(bundle: Folder, json: AsJson = False) -> None:
+def info(
+    model: Annotated[
+        str, Argument(metavar="BUNDLE", help="Folder of a bundle, or name of a described model: tnet_fmow.")
+    ],
+    json: AsJson = False,
+) -> None:
     """Say what a bundle is, what it expects and what it costs.
 
-    Classes, pixels, walk, parameters, and the multiply-accumulates of a look and of a walk.
+    Classes, pixels, walk, parameters, and the multiply-accumulates of a look and of walks. No weights are
+    read. Models of configs/models are described by their names.
 
     Example: tnet-geo model info BUNDLE
     """
     from tnet_geo.operations.verification import model_info
 
-    show(model_info(bundle), as_json=json)
+    show(model_info(model), as_json=json)
 
 
 @app.command()
-def verify(bundle: Folder, json: AsJson = False) -> None:
+def verify(
+    bundle: Annotated[Path, Argument(metavar="BUNDLE", help="Folder of a bundle.")],
+    runtime: Annotated[Runtime, Option(help="What computes looks.")] = Runtime.folded,
+    precision: Annotated[Precision, Option(help="Of that.")] = Precision.float32,
+    device: Annotated[str, Option(help="Where: cpu, cuda, cuda:1.")] = "cpu",
+    json: AsJson = False,
+) -> None:
     """Hold a bundle against what it says of itself.
 
-    The digest of every file, and the answers kept in it against those that it gives here. Exit status 5 if
-    anything differs. Nothing is changed.
+    The digest of every file, and the answers kept in it against those that it gives here, by the runtime
+    that is asked for. Exit status 5 if anything differs. Nothing is changed.
 
     Example: tnet-geo model verify BUNDLE
     """
     from tnet_geo.operations.verification import verify_bundle
 
-    report = verify_bundle(bundle)
+    report = verify_bundle(bundle, runtime=runtime.value, precision=precision.value, device=device)
     show(report, as_json=json)
     raise Exit(report.exit_code)
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from tnet_geo.operations.importing import import_model as import_model
     from tnet_geo.operations.training import TrainReport as TrainReport
     from tnet_geo.operations.training import train as train
+    from tnet_geo.operations.verification import ModelInfo as ModelInfo
+    from tnet_geo.operations.verification import Verification as Verification
+    from tnet_geo.operations.verification import model_info as model_info
+    from tnet_geo.operations.verification import verify_bundle as verify_bundle
 
 # Loaded at first use: a job must not pay for what the others need.
 _HOMES = {
@@ -26,13 +30,17 @@ _HOMES = {
     "ClassifyReport": "classification",
     "Evaluation": "evaluation",
     "ImportReport": "importing",
+    "ModelInfo": "verification",
     "TrainReport": "training",
+    "Verification": "verification",
     "build_archive": "build",
     "classify": "classification",
     "evaluate": "evaluation",
     "import_model": "importing",
+    "model_info": "verification",
     "plan_archive": "build_forecast",
     "train": "training",
+    "verify_bundle": "verification",
 }
 
 __all__ = [
@@ -41,13 +49,17 @@ __all__ = [
     "ClassifyReport",
     "Evaluation",
     "ImportReport",
+    "ModelInfo",
     "TrainReport",
+    "Verification",
     "build_archive",
     "classify",
     "evaluate",
     "import_model",
+    "model_info",
     "plan_archive",
     "train",
+    "verify_bundle",
 ]
 
 
