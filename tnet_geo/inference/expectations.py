@@ -35,7 +35,7 @@ PEAK_FACTOR = 2.0
 """Values that go so much higher than at the brightest training site, or so much less high than at the
 dimmest, are scaled otherwise. Both are counted from the least value seen."""
 PEAK_PERCENT = 99
-_SAMPLES = 64
+_SAMPLES = 32
 """Pixels along each side of a tile that percentiles are taken of."""
 
 
@@ -90,8 +90,8 @@ class Expectations:
         found = None if seen is None or "gsd" in self.accept else self._ground_sampling(site, spec, window)
         if seen is None or found is None:
             return
-        factor = max(seen[0] / found, found / seen[1])
-        if factor * _MEASURED >= GSD_FACTOR:
+        reach = GSD_FACTOR / _MEASURED
+        if not seen[0] < found * reach < seen[1] * reach * reach:
             wants = f"the bundle was trained on pixels of {_span(*seen)} m{_waived('gsd')}"
             raise SiteMismatch(site.site_id, f"pixels of {_number(float(f'{found:.3g}'))} m", wants)
 
