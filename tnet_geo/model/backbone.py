@@ -27,6 +27,8 @@ class Backbone(nn.Module):
 
     tap_channels: int
     features: int
+    layout: torch.memory_format = torch.channels_last
+    """Of the pixels that it is fastest with."""
 
     def __init__(self, settings: NetworkSettings) -> None:
         super().__init__()

@@ -23,7 +23,7 @@ _PADDED = (True, True, False, False)
 
 
 class _Convolution(nn.Conv2d):
-    """With bias, Glorot's initial weights, and zeros around the map as TensorFlow's SAME puts them, or none."""
+    """With bias, Glorot's initial weights, and zeros around the map as TensorFlow puts them, or none."""
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, *, padded: bool = True

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class DepthNorm(nn.Module):
     all depths go through together, each scaled by the statistics of its own.
     """
 
-    def __init__(self, norm: nn.BatchNorm2d, depths: int, rows: RowDepths) -> None:
+    def __init__(self, norm: _BatchNorm, depths: int, rows: RowDepths) -> None:
         super().__init__()
         self.of_depth = nn.ModuleList(deepcopy(norm) for _ in range(depths))
         self._rows = rows
@@ -55,17 +56,19 @@ class DepthNorm(nn.Module):
             return one
         scale, shift = (table[depth][:, :, None, None] for table in self._tables())
         scaled: Tensor = maps * scale.to(maps.dtype) + shift.to(maps.dtype)
-        first = self.of_depth[0]
+        first: Any = self.of_depth[0]
         if hasattr(first, "act"):  # timm's
             scaled = first.act(first.drop(scaled))
         return scaled
 
     def _tables(self) -> tuple[Tensor, Tensor]:
         """Factor and summand [depths, C] of the norms."""
-        scale = torch.stack([n.weight * torch.rsqrt(n.running_var + n.eps) for n in self.of_depth])
-        bias = torch.stack([n.bias for n in self.of_depth])
-        mean = torch.stack([n.running_mean for n in self.of_depth])
-        return scale, bias - mean * scale
+        norms: list[Any] = list(self.of_depth)
+        scale = torch.stack([norm.weight * torch.rsqrt(norm.running_var + norm.eps) for norm in norms])
+        shift = torch.stack(
+            [norm.bias - norm.running_mean * row for norm, row in zip(norms, scale, strict=True)]
+        )
+        return scale, shift
 
 
 def norms_per_depth(module: nn.Module, depths: int, rows: RowDepths) -> int:
@@ -96,6 +99,6 @@ def shared_name(key: str) -> str:
     return re.sub(r"\.of_depth\.\d+\.", ".", key)
 
 
-def _of_maps(norm: nn.Module) -> bool:
+def _of_maps(norm: _BatchNorm) -> bool:
     known = type(norm) is nn.BatchNorm2d or type(norm).__name__ == "BatchNormAct2d"  # the latter is timm's
-    return known and norm.affine is True and norm.track_running_stats is True
+    return known and norm.affine and norm.track_running_stats

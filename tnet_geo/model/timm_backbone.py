@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
 from math import isqrt
@@ -42,6 +42,7 @@ class TimmBackbone(Backbone):
         self.name = settings.backbone.partition("/")[2]
         self._create = _recipe(self.name, settings)
         self.net: Any = self._create(pretrained=False)
+        _step_before_pointwise(self.net)
         if settings.drop_path:
             _count_from_one(self.net, settings.drop_path)
         tap = settings.location.tap
@@ -61,7 +62,7 @@ class TimmBackbone(Backbone):
             last = self.net.forward_features(pixels)
             tap, self._kept = _as_map(self._kept, self.net), None
         else:
-            last, (tap,) = self.net.forward_intermediates(pixels, indices=[self._index])
+            last, (tap,) = self.net.forward_intermediates(pixels, indices=[self._index], stop_early=False)
         return tap, self.net.forward_head(last, pre_logits=True).flatten(1)
 
     def load_weights(self, weights: Path | Literal["timm"]) -> None:
@@ -135,24 +136,14 @@ class TimmBackbone(Backbone):
 
 
 def _recipe(name: str, settings: NetworkSettings) -> Callable[..., Any]:
-    """timm's own function to create the model without a classifier, for these bands, sides and rates.
-
-    Raises:
-        InvalidRunFile: timm knows no such model.
-    """
-    timm = timm_library()
-    if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('_', maxsplit=1)[0]}*")[:5])
-        raise InvalidRunFile(
-            "[model]", f"names the unknown backbone timm/{name}", f"take one of timm's: {near or 'resnet50'}"
-        )
+    """timm's own function to create the model without a classifier, for these bands, sides and rates."""
+    known = _configuration(name)
     options: dict[str, Any] = {"num_classes": 0, "in_chans": settings.pixels.bands}
-    known = timm.get_pretrained_cfg(name)
     if known is not None and known.fixed_input_size and known.input_size[-1] != settings.base_px:
         options["img_size"] = settings.base_px
     if settings.drop_path:
         options["drop_path_rate"] = settings.drop_path
-    return partial(_create, timm.create_model, name, options)
+    return partial(_create, timm_library().create_model, name, options)
 
 
 def _create(create_model: Callable[..., Any], name: str, options: dict[str, Any], *, pretrained: bool) -> Any:
@@ -170,6 +161,24 @@ def _create(create_model: Callable[..., Any], name: str, options: dict[str, Any]
             f"names timm/{name}, which cannot be made for {options} ({_first_line(error)})",
             "take another base_px or another model",
         ) from error
+
+
+def _step_before_pointwise(net: nn.Module) -> None:
+    """Let 1 x 1 convolutions of a few bands skip cells before they multiply, not while: the same numbers.
+
+    Without it, training FastViT, MobileOne or RepVGG kills the process on a CPU: the gradient of such a
+    convolution's weights, channels last, writes beyond its memory (oneDNN in torch 2.13.0, on AVX2).
+    """
+    for module in net.modules():
+        if not isinstance(module, nn.Conv2d) or module.in_channels >= 8:
+            continue
+        if module.kernel_size == (1, 1) and module.stride != (1, 1) and module.padding == (0, 0):
+            module.register_forward_pre_hook(partial(_skip_cells, step=module.stride))
+            module.stride = (1, 1)
+
+
+def _skip_cells(module: nn.Module, inputs: tuple[Tensor], *, step: Sequence[int]) -> Tensor:  # noqa: ARG001
+    return inputs[0][:, :, :: step[0], :: step[1]]
 
 
 def _count_from_one(net: Any, rate: float) -> None:
@@ -194,12 +203,13 @@ def _as_map(output: Any, net: Any) -> Tensor:
         ValueError: it is none.
     """
     if isinstance(output, Tensor) and output.ndim == 4:
-        return output.permute(0, 3, 1, 2) if getattr(net, "output_fmt", "NCHW") == "NHWC" else output
+        channels_last = getattr(net, "output_fmt", "NCHW") == "NHWC"
+        return output.permute(0, 3, 1, 2) if channels_last else output
     if isinstance(output, Tensor) and output.ndim == 3:
         tokens = output[:, getattr(net, "num_prefix_tokens", 0) :]
         side = isqrt(tokens.shape[1])
         if side * side == tokens.shape[1]:
-            return tokens.transpose(1, 2).unflatten(2, (side, side))
+            return tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
     raise ValueError("the module named as location.tap gives no map")
 
 
@@ -207,10 +217,38 @@ def _first_line(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
+def _configuration(name: str) -> Any:
+    """timm's data configuration of its model `name`, with or without the tag of weights; None: it has none.
+
+    Raises:
+        InvalidRunFile: timm knows no such model, or no weights of that tag.
+    """
+    timm = timm_library()
+    family, _, tag = name.partition(".")
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{family.split('_', maxsplit=1)[0]}*")[:5])
+        raise InvalidRunFile(
+            "[model]", f"names the unknown backbone timm/{name}", f"take one of timm's: {near or 'resnet50'}"
+        )
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        tags = ", ".join(timm.list_models(f"{family}.*", pretrained=True)[:5])
+        raise InvalidRunFile(
+            "[model]",
+            f"names weights {tag!r}, which timm does not have of {family}",
+            f"take one of {tags or f'timm/{family}'}",
+        ) from error
+
+
 def own_scaling(name: str) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and spread (of values from 0 to 1) that a timm model was pretrained with; None for others."""
+    """Mean and spread (of values from 0 to 1) that a timm model was pretrained with; None for others.
+
+    Raises:
+        InvalidRunFile: timm knows no such model, or no weights of that tag.
+    """
     family, _, model = name.partition("/")
     if family != "timm":
         return None
-    known = timm_library().get_pretrained_cfg(model)
+    known = _configuration(model)
     return (known.mean, known.std) if known else None
