@@ -61,7 +61,7 @@ def mlm_item(facts: BundleFacts, network: TraversalNetwork, files: Mapping[str, 
         "bbox": list(_WORLD),
         "properties": _properties(facts, network),
         "links": [],
-        "assets": {name: _asset(name, content) for name, content in files.items()} | {"bundle.toml": _FACTS},
+        "assets": _assets(files, _bands(facts)) | {"bundle.toml": _FACTS},
     }
 
 
@@ -73,25 +73,35 @@ _FACTS: Mapping[str, Any] = {
 }
 
 
-def _asset(name: str, content: bytes) -> dict[str, Any]:
-    return {
-        "href": f"./{name}",
-        **_ASSETS[name],
-        "file:size": len(content),
-        "file:checksum": _SHA256_MULTIHASH + hashlib.sha256(content).hexdigest(),
-    }
+def _bands(facts: BundleFacts) -> list[dict[str, Any]]:
+    pixels = facts.network.pixels
+    return [{"name": f"band-{number}", "data_type": pixels.dtype} for number in range(1, pixels.bands + 1)]
+
+
+def _assets(files: Mapping[str, bytes], bands: list[dict[str, Any]]) -> dict[str, Any]:
+    assets: dict[str, Any] = {}
+    for name, content in files.items():
+        assets[name] = {
+            "href": f"./{name}",
+            **_ASSETS[name],
+            "file:size": len(content),
+            "file:checksum": _SHA256_MULTIHASH + hashlib.sha256(content).hexdigest(),
+        }
+    # STAC allows bands of an item only where an asset has them too.
+    assets["model.safetensors"]["bands"] = bands
+    return assets
 
 
 def _properties(facts: BundleFacts, network: TraversalNetwork) -> dict[str, Any]:
     settings, walk = facts.network, facts.walk
-    bands = [f"band-{number}" for number in range(1, settings.pixels.bands + 1)]
+    bands = _bands(facts)
     found: dict[str, Any] = {
         "datetime": None,
         "start_datetime": "1900-01-01T00:00:00Z",
         "end_datetime": "9999-12-31T23:59:59Z",
         "description": "Looks at a small picture of a whole site, decides where to look closer, and goes on "
         "down to native resolution. To be asked through tnet-geo: `tnet_geo.load_bundle`.",
-        "bands": [{"name": name, "data_type": settings.pixels.dtype} for name in bands],
+        "bands": bands,
         "mlm:name": f"tnet-geo {settings.backbone}",
         "mlm:architecture": f"Traversal Network on {settings.backbone}",
         "mlm:tasks": _TASKS,
@@ -100,7 +110,7 @@ def _properties(facts: BundleFacts, network: TraversalNetwork) -> dict[str, Any]
         "mlm:total_parameters": parameters(network),
         "mlm:accelerator": None,
         "mlm:accelerator_constrained": False,
-        "mlm:input": [_input(facts, bands)],
+        "mlm:input": [_input(facts, [band["name"] for band in bands])],
         "mlm:output": [_output(facts)],
         "mlm:hyperparameters": {
             "walk": walk.model_dump(mode="json"),
