@@ -15,9 +15,12 @@ from numpy.typing import NDArray
 from tests.networks import small_network
 from tests.rasters import write_raster
 from tnet_geo.errors import ArchiveMismatch, SiteMismatch, UsageError
+from tnet_geo.grid import Window, root_of
 from tnet_geo.imagery import Site
-from tnet_geo.inference import Classifier
+from tnet_geo.inference import Classifier, SiteTask
 from tnet_geo.inference.expectations import CONTRADICTIONS, Contradiction, Expectations, peak_of
+from tnet_geo.learning.seen import seen_in
+from tnet_geo.learning.sites import LabelledSite
 from tnet_geo.model import Bundle, BundleFacts, NetworkSettings, PixelSettings, TraversalNetwork, WalkSettings
 from tnet_geo.pyramid import ArchiveSettings, MemoryReader, TileBatch, create_archive
 from tnet_geo.pyramid.build import build_scene
@@ -238,3 +241,47 @@ def test_pictures_in_memory_are_refused_alike(ground: Ground) -> None:
     with pytest.raises(SiteMismatch, match=r"Site image 1 has values up to 53\d{3}, but"):
         Classifier(bundle()).classify(images)
     assert len(Classifier(bundle(), accept=["value_range"]).classify(images).labels) == 2
+
+
+@pytest.fixture(scope="module")
+def landsat(shared_data: Path) -> tuple[NDArray[np.uint16], NDArray[np.uint8]]:
+    """Real sixteen bits, three times the same band, and where they are valid."""
+    with rasterio.open(shared_data / "scenes" / "landsat8_b7_memphis_963.tif") as scene:
+        pixels = np.repeat(scene.read(), 3, axis=0)
+    return pixels, np.where(pixels[0] > 0, 255, 0).astype(np.uint8)
+
+
+def windows(pixels: NDArray[np.uint16], validity: NDArray[np.uint8]) -> list[LabelledSite]:
+    """Every window of 64 pixels that is not empty."""
+    reader, found = MemoryReader.of(pixels, 16, validity, nodata=0), []
+    for row in range(0, pixels.shape[1] - 64, 64):
+        for col in range(0, pixels.shape[2] - 64, 64):
+            if validity[row : row + 64, col : col + 64].mean() > 10:
+                window = Window(row, col, 64, 64)
+                task = SiteTask(f"{row},{col}", reader, window)
+                found.append(LabelledSite(len(found), task, 0, root_of(window, 16)))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("scale", "least", "most"),
+    [(1, 0, 0), (1 / 256, 82, 82), (1 / 16, 82, 82), (1 / 4, 75, 82), (4, 60, 82), (6, 82, 82)],
+)
+def test_a_wrong_scale_of_real_satellite_imagery_is_noticed_and_the_right_one_is_not(
+    landsat: tuple[NDArray[np.uint16], NDArray[np.uint8]], scale: float, least: int, most: int
+) -> None:
+    pixels, validity = landsat
+    seen = seen_in(windows(pixels, validity)[::2])
+    expects = Expectations.of(bundle(**seen.facts()).facts)
+    scaled = np.clip(pixels * float(scale), 0, 65_535).astype(np.uint16)
+    others = windows(scaled, validity)[1::2]
+    refused = 0
+    for one in others:
+        examine = expects.examine(one.task.site_id, one.task.reader.spec)
+        assert examine is not None
+        try:
+            examine(one.task.reader.read([one.root]))
+        except SiteMismatch:
+            refused += 1
+    assert len(others) == 82
+    assert least <= refused <= most

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tnet_geo.grid import Window
+from tnet_geo.imagery.raster import open_raster
 from tnet_geo.pyramid.ground import pixel_m
 from tnet_geo.pyramid.tiles import RasterSpec
 
@@ -80,3 +83,23 @@ def test_it_is_measured_where_the_window_lies() -> None:
 )
 def test_what_nobody_knows_is_none(crs: str | None, transform: Affine | None) -> None:
     assert pixel_m(scene(crs, transform)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "metres"),
+    [
+        ("river_town_1000.tif", 0.25),  # the Dutch grid
+        ("fields_alpha_686.tif", 0.35272),
+        ("naip_va_b1.tif", 1.0),
+        ("landsat8_b7_memphis_963.tif", 30.0),
+        ("sentinel2_tci_1098.tif", 100.0),
+        ("landcover_palette_8704.tif", 1.19432856696 * math.cos(math.radians(39.87))),  # Web Mercator
+    ],
+)
+def test_real_scenes_have_the_pixels_that_they_are_known_for(
+    shared_data: Path, name: str, metres: float
+) -> None:
+    with open_raster(str(shared_data / "scenes" / name)) as raster:
+        info = raster.info
+    known = replace(scene(info.crs, info.transform), shapes=((info.shape[0], info.shape[1]),))
+    assert pixel_m(known) == pytest.approx(metres, rel=0.002)
