@@ -135,7 +135,9 @@ def walk_and_watch(
         inputs, tap, end = kept["backbone"][depth]
         outputs = kept["blocks"][len(blocks) * depth : len(blocks) * (depth + 1)]
         each = [inputs, network.location.sampled(tap), end]
-        each += [kept[name][depth] for name in ("code", "feature", "scores", "child_logits")]
+        each += [kept[name][depth] for name in ("code", "feature")]
+        asked = depth < len(case.keep)  # native looks are not asked where to look closer
+        each += [kept[name][depth] if asked else inputs[:0] for name in ("scores", "child_logits")]
         seen.append(Seen(*(part[:count] for part in each), tuple(output[:count] for output in outputs)))
     assert len(kept["backbone"]) == len(rows)  # looks of a depth share one batch, so that rows are found
     return seen, combined

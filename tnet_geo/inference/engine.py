@@ -111,7 +111,8 @@ class Engine:
         if self.network.settings.location.parent:
             width = self.network.backbone.features
             parent = torch.cat([walk.parents(width) for walk in active])
-        output = self.looks(pixels, validity, places, parent)
+        closer = not all(walk.ends for walk in active)
+        output = self.looks(pixels, validity, places, parent, closer=closer)
         start = 0
         for n, batch in batches.items():
             stop = start + len(batch.pixels)
@@ -124,11 +125,13 @@ class Engine:
         validity: NDArray[np.uint8],
         places: Places,
         parent: Tensor | None = None,
+        *,
+        closer: bool = True,
     ) -> LookOutput:
         """The network's output for any number of tiles, computed in padded batches of one shape.
 
-        pixels [n, bands, B, B] raw, validity [n, B, B]; parent [n, F], see `TraversalNetwork.look`;
-        outputs on the CPU, in the same order.
+        pixels [n, bands, B, B] raw, validity [n, B, B]; parent [n, F] and `closer` as in
+        `TraversalNetwork.look`; outputs on the CPU, in the same order.
         """
         size = self._batch_looks
         features, child_logits = [], []
@@ -138,7 +141,7 @@ class Engine:
             batch = self._padded(pixels[some], validity[some])
             where = Places(*(_filled(part[some], size) for part in places)).to(self.device)
             above = None if parent is None else _filled(parent[some], size).to(self.device)
-            output = self.network.look(batch, where, above)
+            output = self.network.look(batch, where, above, closer=closer)
             features.append(output.features[:count].cpu())
             child_logits.append(output.child_logits[:count].cpu())
         return LookOutput(torch.cat(features), torch.cat(child_logits))
@@ -163,4 +166,6 @@ class Engine:
 
 def _filled(rows: Tensor, count: int) -> Tensor:
     """Rows, followed by as many zeros as `count` asks for."""
+    if len(rows) == count:
+        return rows
     return torch.cat([rows, rows.new_zeros(count - len(rows), *rows.shape[1:])])

@@ -45,6 +45,7 @@ class OnnxBackbone(nn.Module):
     def __init__(self, original: nn.Module, graph: bytes) -> None:
         super().__init__()
         self.tap_channels, self.features = original.tap_channels, original.features
+        self.layout = torch.contiguous_format
         library = _library("onnxruntime")
         options = library.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

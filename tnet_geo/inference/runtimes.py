@@ -114,7 +114,7 @@ class _Wrapped(nn.Module):
     def __init__(self, inner: nn.Module) -> None:
         super().__init__()
         self.inner = inner
-        self.tap_channels, self.features = inner.tap_channels, inner.features
+        self.tap_channels, self.features, self.layout = inner.tap_channels, inner.features, inner.layout
 
 
 class _Compiled(_Wrapped):

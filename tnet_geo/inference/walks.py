@@ -128,6 +128,12 @@ class Walk:
         return [wish.tile for wish in self._wishes]
 
     @property
+    def ends(self) -> bool:
+        """Whether nothing can follow the wanted looks, whatever they say."""
+        settings = self._settings
+        return settings.policy == "dense" or not settings.keep or self._wishes[0].tile.level == 0
+
+    @property
     def places(self) -> Places:
         """Where the wanted tiles lie."""
         return Places(
@@ -158,11 +164,11 @@ class Walk:
 
         features [n, F], child_logits [n, 9] and validity [n, B, B] in the order of `wanted`.
         """
-        first = len(self._looked)
+        first, ends = len(self._looked), self.ends
         seen, self._wishes = self._wishes, []
         self._looked.extend(seen)
         self._features.append(features)
-        if self._settings.policy == "dense" or seen[0].tile.level == 0 or not self._settings.keep:
+        if ends:
             return
         half_px = self.task.reader.spec.half_px
         masks = np.stack(

@@ -67,21 +67,29 @@ class TraversalNetwork(nn.Module):
     def scale(self, pixels: Tensor, validity: Tensor) -> Tensor:
         """Raw pixels [n, bands, B, B] to the network's input: float32, zero where validity [n, B, B] is 0."""
         mean, std = cast(Tensor, self.mean), cast(Tensor, self.std)
-        scaled = (pixels.float() - mean) / std
-        return scaled * (validity > 0).unsqueeze(1)
+        scaled = (pixels.float() - mean).div_(std)
+        if not validity.is_cuda and bool(validity.all()):  # a GPU would have to be waited for
+            return scaled
+        return scaled.mul_((validity > 0).unsqueeze(1))
 
-    def look(self, inputs: Tensor, places: Places, parent: Tensor | None = None) -> LookOutput:
+    def look(
+        self, inputs: Tensor, places: Places, parent: Tensor | None = None, *, closer: bool = True
+    ) -> LookOutput:
         """One pass over tiles.
 
         inputs float32 [n, bands, B, B] from `scale`; parent float32 [n, F]: the features of the looks
-        that chose the tiles, zero at the root. Only heads with `location.parent` need them.
+        that chose the tiles, zero at the root. Only heads with `location.parent` need them. Without
+        `closer` nobody asks where to look closer, and child logits are zero.
         """
         tap, end = self.encode(inputs, places.depth)
-        return LookOutput(self.place(end, places), self.locate(tap, end, places, parent))
+        features = self.place(end, places)
+        if not closer:
+            return LookOutput(features, features.new_zeros(len(features), self.settings.location.windows**2))
+        return LookOutput(features, self.locate(tap, end, places, parent))
 
     def encode(self, inputs: Tensor, depth: Tensor) -> tuple[Tensor, Tensor]:
         """Tap [n, channels, t, t] and end [n, F] of inputs from `scale`; depth int64 [n]."""
-        tap, end = self.backbone(inputs.contiguous(memory_format=torch.channels_last), depth)
+        tap, end = self.backbone(inputs.contiguous(memory_format=self.backbone.layout), depth)
         return tap, end
 
     def place(self, end: Tensor, places: Places) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -46,15 +48,19 @@ def place_code(row: Tensor, column: Tensor, depth: Tensor, width: int) -> Tensor
     >>> place_code(torch.zeros(1), torch.zeros(1), torch.zeros(1), 14).tolist()[0][:5]
     [0.0, 0.0, 1.0, 1.0, 0.0]
     """
-    count = width // 6
-    steps = torch.arange(count, device=row.device, dtype=torch.float64) / max(1, count - 1)
-    frequencies = (100.0**-steps).float()
-    waves = [
-        wave(coordinate.float()[:, None] * frequencies)
-        for coordinate in (row, column, depth)
-        for wave in (torch.sin, torch.cos)
-    ]
-    return functional.pad(torch.cat(waves, dim=1), (0, width - 6 * count))
+    angles = torch.stack([row.float(), column.float(), depth.float()], dim=1)[:, :, None] * _frequencies(
+        width // 6, row.device
+    )
+    waves = torch.stack([torch.sin(angles), torch.cos(angles)], dim=2).flatten(1)
+    return functional.pad(waves, (0, width - waves.shape[1]))
+
+
+@cache
+def _frequencies(count: int, device: torch.device) -> Tensor:
+    """From 1 down to 1/100, evenly in logarithms: float32 [count]."""
+    with torch.inference_mode(False):  # kept beyond the pass that asks first
+        steps = torch.arange(count, device=device, dtype=torch.float64) / max(1, count - 1)
+        return (100.0**-steps).float()
 
 
 class CodedPosition(nn.Module):
