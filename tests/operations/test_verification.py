@@ -21,7 +21,7 @@ from tests.archives import TinyArchive
 from tests.networks import small_bundle
 from tests.rasters import random_pixels
 from tnet_geo.cli.show import as_json_text
-from tnet_geo.errors import InvalidBundle, UsageError
+from tnet_geo.errors import InvalidBundle, RuntimeUnusable, UsageError
 from tnet_geo.inference import load_bundle
 from tnet_geo.model import read_bundle
 from tnet_geo.model.bundle import read_golden_of
@@ -82,6 +82,12 @@ def test_every_runtime_is_held_against_the_same_answers_and_named(
     report = verify_bundle(saved, runtime=runtime)  # type: ignore[arg-type]
     assert report.exit_code == 0
     assert report.runtime.startswith(runtime)
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "meta", "abacus"])
+def test_a_device_that_is_not_here_is_refused_by_name(saved: Path, device: str) -> None:
+    with pytest.raises(RuntimeUnusable, match=f"this machine has no device {device}"):
+        verify_bundle(saved, device=device)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "golden.npz", "mlm.json"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tnet_geo.errors import InvalidBundle
+from tnet_geo.errors import InvalidBundle, RuntimeUnusable
 from tnet_geo.inference.runtimes import Precision, Runtime, prepared
 from tnet_geo.model.bundle import file_digest, network_shapes, read_bundle, read_facts, read_golden_of
 from tnet_geo.model.counting import LookMacs, look_macs, parameters, shapes_of, walk_macs
@@ -64,8 +64,8 @@ class ModelInfo:
             ("aggregation", network.aggregation),
             ("temperature", f"{facts.temperature:.4g}"),
             ("parameters", f"{self.parameters:,}"),
-            ("MACs of a look", f"{self.look.look / 1e9:.4f} G"),
-            ("MACs of a choice", f"{self.look.location / 1e9:.6f} G"),
+            ("MACs of a look", _macs_words(self.look.look)),
+            ("MACs of a choice", _macs_words(self.look.location)),
         ]
         rows += [(f"walk to depth {walk.depths - 1}", _cost_words(walk)) for walk in self.walks]
         rows += [(f"trained {key}", value) for key, value in facts.training.items()]
@@ -114,7 +114,11 @@ def _info(
 
 def _cost_words(walk: WalkCost) -> str:
     site = "" if walk.side_px is None else f", sites of {walk.side_px} px"
-    return f"{walk.looks} looks{site}: {walk.macs / 1e9:.4f} G MACs"
+    return f"{walk.looks} looks{site}: {_macs_words(walk.macs)} MACs"
+
+
+def _macs_words(count: int) -> str:
+    return f"{count / 1e9:.4f} G" if count >= 1e8 else f"{count / 1e6:.4f} M"
 
 
 def _numbers(values: tuple[float, ...]) -> str:
@@ -184,13 +188,22 @@ def verify_bundle(
                 loaded.network,
                 runtime=runtime,
                 precision=precision,
-                device=torch.device(device),
+                device=_usable(device, runtime),
                 batch_looks=SITES,
                 digest=digest,
             )
             outputs = deviations(golden, network, precision)
             findings += [_deviation_finding(path, one) for one in outputs if not one.within]
     return Verification(path, digest, name, outputs, tuple(one for one in findings if one))
+
+
+def _usable(device: str, runtime: Runtime) -> torch.device:
+    """The device of that name, if something can be computed there."""
+    try:
+        torch.ones(1, device=device).item()
+        return torch.device(device)
+    except (AssertionError, NotImplementedError, RuntimeError) as error:
+        raise RuntimeUnusable(runtime, f"this machine has no device {device}") from error
 
 
 def _finding(path: Path, name: str, facts: BundleFacts) -> str | None:
