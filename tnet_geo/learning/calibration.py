@@ -1,6 +1,7 @@
 """Confidence that means what it says: a temperature fitted on validation, and the error that is left.
 
-Source: Guo et al., On Calibration of Modern Neural Networks (ICML 2017).
+Sources: Guo et al., On Calibration of Modern Neural Networks (ICML 2017); the site of unknown class is
+Platt's correction of his targets (1999).
 """
 
 from __future__ import annotations
