@@ -5,46 +5,20 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 from tests.archives import TinyArchive
+from tests.learning_runs import Interrupted, StopAt, figures, run
 from tnet_geo.errors import InvalidRunFile, OutputExists
 from tnet_geo.inference import load_bundle
 from tnet_geo.learning import calibration
 from tnet_geo.learning.checkpoints import EpochRow
 from tnet_geo.learning.settings import RunSettings, read_run
-from tnet_geo.learning.training import Silent, Training
 from tnet_geo.model import read_bundle
 
 BUNDLES = ("bundle", "rivals/root", "rivals/random", "rivals/dense")
-
-
-class Interrupted(Exception):
-    """Stands for whatever ends a process in the middle of an epoch."""
-
-
-class StopAt(Silent):
-    """Ends the run after so many steps."""
-
-    def __init__(self, steps: int) -> None:
-        self._left = steps
-
-    def step(self) -> None:
-        self._left -= 1
-        if self._left < 0:
-            raise Interrupted
-
-
-def run(tiny: TinyArchive, settings: RunSettings, progress: Silent | None = None) -> Sequence[EpochRow]:
-    return Training(settings, tiny.manifest, tiny.archive, progress).run()
-
-
-def figures(rows: Sequence[EpochRow]) -> list[tuple[Any, ...]]:
-    """Everything but the time."""
-    return [(row.stage, row.epoch, row.train_loss, row.accuracy, row.loss, row.tiles) for row in rows]
 
 
 @pytest.fixture(scope="module")
