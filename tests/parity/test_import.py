@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from tnet_geo.model import TraversalNetwork, read_bundle
 from tnet_geo.model.named import named_model
 from tnet_geo.model.published import load_published, published_layout, published_names, read_variables
 from tnet_geo.model.tensor_bundle import read_checkpoint
-from tnet_geo.operations import import_model
+from tnet_geo.operations import import_model, verify_bundle
 
 ROWS = "location_prediction/height_scaling/kernel"
 HEAD = "feature_extraction/top/conv2d/kernel"
@@ -218,6 +218,11 @@ def test_the_real_checkpoint_is_read_bit_for_bit(parity: Path, numbers: Numbers)
     for name, array in expected.items():
         assert found[name].shape == array.shape
         np.testing.assert_array_equal(found[name], array)
+
+
+def test_a_bundle_of_the_real_checkpoint_verifies(bundle_of: Callable[[int], Path]) -> None:
+    report = verify_bundle(bundle_of(448))
+    assert (report.exit_code, report.findings) == (0, ())
 
 
 def test_a_real_checkpoint_with_slots_gives_its_variables_alone(parity: Path, tmp_path: Path) -> None:
