@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from tokenize import TokenError
 from typing import Any
 
 import numpy as np
@@ -41,6 +43,9 @@ _WINDOWS = ((0, 2), (1, 0))
 """Row and column of the window that leads from each look of a site to its next."""
 
 _Array = NDArray[Any]
+
+_DAMAGES = (zipfile.BadZipFile, zlib.error, TokenError, NotImplementedError, EOFError, OSError)
+"""What zip, zlib and numpy say of bytes that are none of theirs, beside ValueError."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +200,7 @@ def read_golden(content: bytes, settings: NetworkSettings, features: int) -> Gol
             if sorted(archive.namelist()) != sorted(f"{name}.npy" for name in shapes):
                 raise ValueError("other arrays than those of a golden file")
             return Golden(**{name: _entry(archive, name, *shapes[name]) for name in shapes})
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError) as error:
+    except _DAMAGES as error:
         raise ValueError(str(error)) from error
 
 
