@@ -21,7 +21,6 @@ from tests.rasters import random_pixels
 from tnet_geo.errors import InvalidBundle, OutputExists, PlaceUnusable, SiteMismatch
 from tnet_geo.inference import Classifier, load_bundle
 from tnet_geo.model import read_bundle
-from tnet_geo.model.location import child_pooling
 
 ASK = """
 import sys
@@ -224,16 +223,3 @@ def test_pictures_of_other_bands_or_types_are_refused_by_both_sides_names() -> N
         SiteMismatch, match=r"image 0 has 3 bands of uint16, but the bundle was trained on 3 of uint8"
     ):
         classifier.classify(images().astype(np.uint16))
-
-
-@pytest.mark.parametrize("cells", [4, 8, 14, 7])
-def test_every_child_is_scored_by_the_cells_of_its_footprint(cells: int) -> None:
-    fine = 28  # a multiple of four times every side: whole cells there are parts of cells here
-    weights = child_pooling(cells).reshape(9, cells, cells)
-    for k in range(9):
-        box = torch.zeros(4 * fine, 4 * fine)
-        row, col = k // 3 * fine, k % 3 * fine
-        box[row : row + 2 * fine, col : col + 2 * fine] = 1
-        side = 4 * fine // cells
-        share = box.reshape(cells, side, cells, side).sum(dim=(1, 3))
-        torch.testing.assert_close(weights[k], share / share.sum())

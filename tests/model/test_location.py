@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tnet_geo.model import Places
-from tnet_geo.model.location import CellHead, location_of
+from tnet_geo.model.location import CellHead, child_pooling, location_of
 from tnet_geo.model.settings import LocationSettings
 
 CHANNELS, FEATURES = 12, 20
@@ -24,6 +24,19 @@ def inputs(n: int = 4) -> tuple[torch.Tensor, torch.Tensor, Places, torch.Tensor
     end, parent = (torch.randn(n, FEATURES, generator=generator) for _ in range(2))
     centre = torch.rand(n, 2, generator=generator) * 2 - 1
     return tap, end, Places(torch.arange(n) % 3, centre, centre), parent
+
+
+@pytest.mark.parametrize("cells", [4, 8, 14, 7])
+def test_every_child_is_scored_by_the_cells_of_its_footprint(cells: int) -> None:
+    fine = 28  # a multiple of four times every side: whole cells there are parts of cells here
+    weights = child_pooling(cells).reshape(9, cells, cells)
+    for k in range(9):
+        box = torch.zeros(4 * fine, 4 * fine)
+        row, col = k // 3 * fine, k % 3 * fine
+        box[row : row + 2 * fine, col : col + 2 * fine] = 1
+        side = 4 * fine // cells
+        share = box.reshape(cells, side, cells, side).sum(dim=(1, 3))
+        torch.testing.assert_close(weights[k], share / share.sum())
 
 
 @pytest.mark.parametrize("form", [{"form": "map"}, PUBLISHED, PUBLISHED | {"form": "context"}])
