@@ -51,7 +51,7 @@ def test_a_cell_of_the_last_map_sees_77_pixels() -> None:
     assert (seen.amax(dim=0) - seen.amin(dim=0) + 1).tolist() == [77, 77]
 
 
-@pytest.mark.parametrize("base_px", [67, 77, 80, 100, 128, 224])
+@pytest.mark.parametrize("base_px", [67, 77, 128])
 def test_the_cells_of_the_tap_are_known_before_it_is_made(base_px: int) -> None:
     with torch.inference_mode():
         tap, _ = bagnet(base_px).eval()(torch.zeros(1, 3, base_px, base_px))
