@@ -89,7 +89,7 @@ def _best(folder: Path, rounds: int, device: str, processes: int) -> Figures:
     walks = [
         Contestant("walk", runtime, batch, precision=precision, device=device)
         for runtime, precision in kinds
-        for batch in ((1, 2, 8) if cpu else (16, 64, 256))
+        for batch in ((1, 4) if cpu else (16, 64, 256))
     ]
     denses = [
         Contestant("dense", runtime, batch, layout, precision, device)
