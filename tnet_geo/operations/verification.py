@@ -82,7 +82,7 @@ def model_info(model: str | Path) -> ModelInfo:
 
     >>> info = model_info("tnet_fmow")
     >>> info.parameters, [round(walk.macs / 1e9, 4) for walk in info.walks]
-    (4517575, [0.3851, 1.155, 1.9252])
+    (4517575, [0.385, 1.155, 1.9252])
 
     Raises:
         InvalidBundle: the folder is no bundle of this version.
