@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tnet_geo.model import Places
+from tnet_geo.errors import InvalidRunFile
+from tnet_geo.model import NetworkSettings, Places, TraversalNetwork
 from tnet_geo.model.location import CellHead, child_pooling, location_of
 from tnet_geo.model.settings import LocationSettings
 
@@ -99,3 +100,9 @@ def test_cells_and_form_belong_together() -> None:
         LocationSettings(form="cells")
     with pytest.raises(ValueError, match="form 'map' takes no cells"):
         LocationSettings(cells=(1, 2, 3))
+
+
+def test_cells_beyond_the_tap_are_refused_when_the_network_is_made() -> None:
+    location = LocationSettings(form="cells", cells=(2, 6, 10))
+    with pytest.raises(InvalidRunFile, match=r"names cell 10 of a tap of 8 x 8 cells"):
+        TraversalNetwork(NetworkSettings(base_px=64, classes=2, depths=2, location=location))

@@ -26,6 +26,8 @@ class Backbone(nn.Module):
     """
 
     tap_channels: int
+    tap_cells: int
+    """Along the tap's shorter side, at the settings' base_px."""
     features: int
     layout: torch.memory_format = torch.channels_last
     """Of the pixels that it is fastest with."""

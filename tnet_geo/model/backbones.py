@@ -31,6 +31,7 @@ class PlainBackbone(Backbone):
         self._refuse_switches(settings)
         self.to_tap = nn.Sequential(_conv(settings.pixels.bands, 24), _conv(24, 48), _conv(48, 64))
         self.to_end = _conv(64, 96)
+        self.tap_cells = -(-settings.base_px // 8)
         self._settle(settings)
 
     def run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:

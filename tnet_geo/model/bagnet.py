@@ -109,7 +109,8 @@ class BagNet77(Backbone):
         self.to_tap = nn.Sequential(*parts[:3])
         self.to_end = nn.Sequential(parts[3], _Convolution(4 * _WIDTHS[3], self.features, 1))
         self.drop = nn.Dropout2d(settings.drop_path)
-        if _tap_cells(settings.base_px) < TAP_CELLS:
+        self.tap_cells = _tap_cells(settings.base_px)
+        if self.tap_cells < TAP_CELLS:
             raise InvalidRunFile(
                 "[model]",
                 f"has base_px {settings.base_px}, too small for bagnet77",

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from tnet_geo.errors import InvalidRunFile
 from tnet_geo.model.aggregation import aggregation_of
 from tnet_geo.model.backbones import backbone_of
 from tnet_geo.model.location import location_of
@@ -40,6 +41,9 @@ class TraversalNetwork(nn.Module):
     """Backbone, position, location head, aggregation and classifier, for every backbone.
 
     Published TNet (NeurIPS 2021) is one of its settings; the defaults are ours.
+
+    Raises:
+        InvalidRunFile: no such backbone, or settings that do not fit it.
     """
 
     def __init__(self, settings: NetworkSettings) -> None:
@@ -48,6 +52,7 @@ class TraversalNetwork(nn.Module):
         pixels = settings.pixels
         self.backbone = backbone_of(settings)
         features = self.backbone.features
+        _check_cells(settings, self.backbone.tap_cells)
         tap_channels = self.backbone.tap_channels
         self.location = location_of(settings.location, tap_channels, features, settings.depths)
         self.norm = nn.LayerNorm(features) if settings.feature_norm == "layer" else nn.Identity()
@@ -124,3 +129,14 @@ class TraversalNetwork(nn.Module):
             features = functional.dropout1d(features.transpose(1, 2), self.settings.dropout).transpose(1, 2)
         shares = weights.unsqueeze(-1) * (features @ self.classifier.weight.T)
         return SiteOutput(self.classifier.bias + shares.sum(dim=1), shares)
+
+
+def _check_cells(settings: NetworkSettings, tap_cells: int) -> None:
+    """Refuse cells that the tap has not. Raises: InvalidRunFile."""
+    strange = [cell for cell in settings.location.cells if not 0 <= cell < tap_cells]
+    if strange:
+        raise InvalidRunFile(
+            "[model]",
+            f"names cell {strange[0]} of a tap of {tap_cells} x {tap_cells} cells",
+            f"take location.cells from 0 to {tap_cells - 1}",
+        )

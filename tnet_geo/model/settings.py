@@ -107,8 +107,9 @@ class ArchitectureSettings(_Table):
     feature_norm: Literal["layer", "none"] = "layer"
     """Layer norm of the backbone's end, or none (published)."""
     batch_norm: Literal["shared", "by_depth", "per_depth"] = "shared"
-    """`shared`: looks of all depths are normalised together in training. `by_depth` (published): every
-    depth in a batch of its own, one set of moving statistics. `per_depth`: a set for each depth."""
+    """Of the backbone. `shared`: looks of all depths are normalised together in training. `by_depth`
+    (published): every depth in a batch of its own, one set of moving statistics. `per_depth`: a set for
+    each depth."""
     norm_momentum: PositiveFloat | None = None
     """Of the backbone's moving statistics, in torch's sense (published: 0.01); None: the backbone's own."""
     dropout: float = Field(default=0.0, ge=0, lt=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
@@ -52,9 +53,10 @@ class TimmBackbone(Backbone):
         if tap != "auto":
             self._keep_output_of(tap)
         # one look tells the shapes: what timm writes of its models is not always what comes out
-        depth = torch.zeros(1, dtype=torch.long)
-        found, end = self._tried(settings, lambda pixels: self(pixels, depth))
-        self.tap_channels, self.features = found.shape[1], end.shape[1]
+        found, end = self._tried(
+            settings, lambda shadow, pixels: shadow(pixels, torch.zeros(1, dtype=torch.long, device="meta"))
+        )
+        self.tap_channels, self.features, self.tap_cells = found.shape[1], end.shape[1], min(found.shape[-2:])
 
     def run(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """See `Backbone`; both outputs come from one pass."""
@@ -91,7 +93,7 @@ class TimmBackbone(Backbone):
                 f"names timm/{self.name}, which offers no intermediate features",
                 "take another model, or name one of its modules as location.tap",
             )
-        _, maps = self._tried(settings, self.net.forward_intermediates)
+        _, maps = self._tried(settings, lambda shadow, pixels: shadow.net.forward_intermediates(pixels))
         sides = [min(found.shape[-2:]) for found in maps]
         fine = [index for index, side in enumerate(sides) if side >= TAP_CELLS]
         if not fine:
@@ -117,22 +119,19 @@ class TimmBackbone(Backbone):
     def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:  # noqa: ARG002
         self._kept = output
 
-    def _tried(self, settings: NetworkSettings, look: Callable[[Tensor], Any]) -> Any:
-        """What `look` gives for a black tile, in evaluation mode."""
+    def _tried(self, settings: NetworkSettings, look: Callable[[TimmBackbone, Tensor], Any]) -> Any:
+        """What `look` gives for a tile, in evaluation mode: shapes alone, nothing is computed."""
         side = settings.base_px
-        training = self.training
-        self.eval()
+        shadow = copy.deepcopy(self).to("meta").eval()
         try:
             with torch.no_grad():
-                return look(torch.zeros(1, settings.pixels.bands, side, side))
+                return look(shadow, torch.zeros(1, settings.pixels.bands, side, side, device="meta"))
         except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
             raise InvalidRunFile(
                 "[model]",
                 f"names timm/{self.name}, which cannot look at tiles of {side} px ({_first_line(error)})",
                 "take another base_px or another model",
             ) from error
-        finally:
-            self.train(training)
 
 
 def _recipe(name: str, settings: NetworkSettings) -> Callable[..., Any]:
