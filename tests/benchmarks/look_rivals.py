@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -218,6 +219,7 @@ def fastest(
         team = Team(folder, one, processes)
         found[one] = min(team.turn() for _ in range(2))
         team.dismiss()
+        print(f"{name_of(one)}: {1000 * found[one]:.1f} ms a site", file=sys.stderr, flush=True)
     best = min(found, key=lambda one: found[one])
     return best, {name_of(one): round(1000 * value, 1) for one, value in found.items()}
 
