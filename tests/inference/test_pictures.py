@@ -73,6 +73,21 @@ def test_a_canvas_fits_pictures_of_any_size_into_its_square() -> None:
     np.testing.assert_array_equal(picture_reader(already.transpose(1, 2, 0), facts).level(0)[0], already)
 
 
+def test_a_published_canvas_is_interpolated_without_antialiasing_and_without_rounding() -> None:
+    facts = with_facts(canvas="fit:64", reduction="central").facts
+    picture = random_pixels(1, (150, 90))
+    found = picture_reader(picture.transpose(1, 2, 0), facts).level(0)[0]
+    rows, cols = (np.clip((np.arange(64) + 0.5) * side / 64 - 0.5, 0, side - 1) for side in (150, 90))
+    row, col = rows.astype(int), cols.astype(int)  # by the definition, at one pixel after another
+    for y, x in ((0, 0), (13, 40), (63, 63)):
+        down, across = rows[y] - row[y], cols[x] - col[x]
+        square = picture[:, row[y] :, col[x] :][:, :2, :2].astype(np.float64)
+        square = np.pad(square, ((0, 0), (0, 2 - square.shape[1]), (0, 2 - square.shape[2])), mode="edge")
+        pair = square[:, :, 0] * (1 - across) + square[:, :, 1] * across
+        expected = pair[:, 0] * (1 - down) + pair[:, 1] * down
+        np.testing.assert_allclose(found[:, y, x], expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("level", [1, 2, 3])
 def test_the_central_reduction_is_bilinear_interpolation_without_antialiasing(level: int) -> None:
     pixels = random_pixels(4, (128, 128)).astype(np.float32)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from tnet_geo.errors import SiteMismatch
+from tnet_geo.grid import Window
 from tnet_geo.model.facts import BundleFacts
 from tnet_geo.pyramid import MemoryReader
-from tnet_geo.pyramid.canvas import canvas_cut, fit
+from tnet_geo.pyramid.canvas import fit
 
 __all__ = ["own_units", "picture_pixels", "picture_reader"]
 
@@ -43,20 +46,25 @@ def own_units(images: NDArray[Any], facts: BundleFacts, *, accept: frozenset[str
 def picture_pixels(image: NDArray[Any], facts: BundleFacts) -> NDArray[Any]:
     """A picture [H, W, bands] on the bundle's canvas: [bands, y, x].
 
-    Where the bundle resizes as published, in float32 without rounding; otherwise as an archive would.
+    Where the bundle reduces as published, the picture is resized so too: in float32, bilinear, without
+    antialiasing and without rounding. Otherwise it becomes what an archive of that canvas holds.
     """
     pixels = np.ascontiguousarray(image.transpose(2, 0, 1))
-    if facts.reduction == "central":
+    central = facts.reduction == "central"
+    if central:
         pixels = pixels.astype(np.float32)
     if facts.canvas == "native":
         return pixels
     side = int(facts.canvas.removeprefix("fit:"))
-    cut = canvas_cut(None, (pixels.shape[1], pixels.shape[2]))
-    if cut is None or pixels.shape[1:] == (side, side):
+    if pixels.shape[1:] == (side, side):
         return pixels
+    if central:
+        whole = torch.from_numpy(pixels)[None]
+        resized: NDArray[Any] = functional.interpolate(whole, (side, side), mode="bilinear")[0].numpy()
+        return resized
     fitted, _ = fit(
         lambda strip: (pixels[:, strip.row : strip.bottom, strip.col : strip.right], None),
-        cut,
+        Window(0, 0, pixels.shape[1], pixels.shape[2]),
         side,
         pixel_bytes=pixels.shape[0] * pixels.itemsize,
     )
