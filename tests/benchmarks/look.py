@@ -66,7 +66,7 @@ def bench_walk(folder: Path, rounds: int) -> Figures:
         figures[f"walk_896_b1_ms_{runtime}"] = {"walk": round(1e3 * ours, 1), "dense": round(1e3 * theirs, 1)}
     cold, _, _ = rivalry(folder, walk, Contestant("dense", "onnx", 1), rounds=rounds, cold=True)
     return {
-        "walk_vs_dense_896_b1": min(ratios.values()),
+        "walk_vs_dense_896_b1": ratios["folded"],  # what both are computed by unless one asks otherwise
         "walk_vs_dense_896_b1_by_runtime": ratios,
         "walk_vs_dense_896_b1_onnx_cold_disk": round(cold, 2),
         **figures,
