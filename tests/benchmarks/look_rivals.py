@@ -92,7 +92,8 @@ def walk_work(folder: Path, one: Contestant) -> Callable[[], object]:
     classifier = Classifier(
         read_bundle(folder / "walk"),
         runtime=one.runtime,
-        batch_looks=one.batch,
+        batch_looks=8 if one.one_by_one else one.batch,
+        pad=not one.one_by_one,
         device=one.device,
         precision=one.precision,
     )

@@ -61,7 +61,7 @@ def archive_for_another_lattice(tiny: TinyArchive, here: Path) -> list[str]:
 def bundle_of_another_version(tiny: TinyArchive, here: Path) -> list[str]:
     bundle = small_bundle().save(here / "bundle")
     facts = bundle / "bundle.toml"
-    facts.write_text(facts.read_text().replace("version = 1", "version = 2", 1))
+    facts.write_text(facts.read_text().replace("version = 2", "version = 3", 1))
     return [*classify(tiny, here), "--bundle", str(bundle)]
 
 
@@ -80,7 +80,7 @@ def classify(tiny: TinyArchive, here: Path) -> list[str]:
         (unknown_label, "has the label 'water' in split val that no training site has"),
         (unknown_key, "has the unknown key walk: did you mean"),
         (archive_for_another_lattice, "was built with half_px 16, but half_px 24 or a divisor of it"),
-        (bundle_of_another_version, "has format version 2, this tnet-geo reads version 1"),
+        (bundle_of_another_version, "has format version 3, this tnet-geo reads version 2"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence_and_nothing_is_written(

@@ -141,6 +141,18 @@ def test_an_answer_does_not_depend_on_the_sites_walked_beside_it() -> None:
         assert torch.equal(one.output.logits, other.output.logits)
 
 
+def test_without_padding_the_network_sees_wanted_tiles_alone_and_answers_alike() -> None:
+    network, seen = small_network(3), []
+    network.backbone.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    settings = WalkSettings(keep=(2, 1))
+    (single,) = Engine(network, settings, batch_looks=8, pad=False).walk([task(1)])
+    assert isinstance(single, WalkResult)
+    assert sum(seen) == len(single.walk.looked)
+    assert max(seen) <= 2
+    padded = walk([task(1)], settings)[0]
+    torch.testing.assert_close(single.output.logits, padded.output.logits, atol=1e-5, rtol=1e-5)
+
+
 def test_only_chosen_tiles_are_read_each_once_and_every_byte_is_counted() -> None:
     sites = [task(seed) for seed in range(4)]
     for site, result in zip(sites, walk(sites, WalkSettings(keep=(2, 1, 1))), strict=True):

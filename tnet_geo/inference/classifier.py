@@ -54,6 +54,7 @@ class ClassifierOptions(TypedDict, total=False):
     runtime: Runtime
     precision: Precision
     batch_looks: int | None
+    pad: bool
 
 
 class Classifier:
@@ -63,8 +64,9 @@ class Classifier:
     device: `cpu` by default; a CUDA device computes looks in larger batches.
     accept: contradictions between pixels and bundle that are waived, see `Expectations`.
     runtime, precision: what computes looks, see `prepared`.
-    batch_looks: looks per pass of the network, every pass padded to it; by default what suits the device.
-        1 answers single pictures soonest.
+    batch_looks: looks per pass of the network; by default what suits the device.
+    pad: fill every pass up, so that an answer never depends on what else is asked. Without it single
+        pictures are answered soonest.
 
     Raises:
         UsageError: `accept` names no contradiction.
@@ -81,6 +83,7 @@ class Classifier:
         runtime: Runtime = "folded",
         precision: Precision = "float32",
         batch_looks: int | None = None,
+        pad: bool = True,
     ) -> None:
         self.bundle = bundle
         self._expects = Expectations.of(bundle.facts, accept)
@@ -95,8 +98,10 @@ class Classifier:
             batch_looks=size,
             digest=bundle.digest,
         )
-        self.runtime = ready.name
-        self._engine = Engine(ready.network, self.walk, batch_looks=size, in_flight=4 * size, device=where)
+        self.runtime = ready.name if pad else f"{ready.name} at most"
+        self._engine = Engine(
+            ready.network, self.walk, batch_looks=size, pad=pad, in_flight=4 * size, device=where
+        )
 
     @property
     def classes(self) -> tuple[str, ...]:

@@ -47,7 +47,9 @@ def pixels_tensor(pixels: NDArray[np.generic]) -> Tensor:
 class Engine:
     """Runs walks over a network that is in evaluation mode.
 
-    batch_looks: looks per pass of the network, one static shape.
+    batch_looks: looks per pass of the network.
+    pad: whether every pass has that shape, so that answers do not depend on how many there are; without it
+        a pass is as small as what is left, which answers single pictures soonest.
     in_flight: walks that are under way at once; memory grows with it, not with the number of sites.
     """
 
@@ -57,13 +59,14 @@ class Engine:
         settings: WalkSettings,
         *,
         batch_looks: int = 32,
+        pad: bool = True,
         in_flight: int = 64,
         device: torch.device | None = None,
     ) -> None:
         self.network = network
         self.settings = settings
         self.device = device or torch.device("cpu")
-        self._batch_looks = batch_looks
+        self._batch_looks, self._pad = batch_looks, pad
         self._in_flight = in_flight
 
     def walk(self, tasks: Iterable[SiteTask]) -> Iterator[WalkResult | Failure]:
@@ -128,7 +131,7 @@ class Engine:
         *,
         closer: bool = True,
     ) -> LookOutput:
-        """The network's output for any number of tiles, computed in padded batches of one shape.
+        """The network's output for any number of tiles, computed batch by batch.
 
         pixels [n, bands, B, B] raw, validity [n, B, B]; parent [n, F] and `closer` as in
         `TraversalNetwork.look`; outputs on the CPU, in the same order.
@@ -138,16 +141,18 @@ class Engine:
         for start in range(0, len(pixels), size):
             some = slice(start, min(start + size, len(pixels)))
             count = some.stop - start
-            batch = self._padded(pixels[some], validity[some])
-            where = Places(*(_filled(part[some], size) for part in places)).to(self.device)
-            above = None if parent is None else _filled(parent[some], size).to(self.device)
+            shape = size if self._pad else count
+            batch = self._inputs(pixels[some], validity[some], shape)
+            where = Places(*(_filled(part[some], shape) for part in places)).to(self.device)
+            above = None if parent is None else _filled(parent[some], shape).to(self.device)
             output = self.network.look(batch, where, above, closer=closer)
             features.append(output.features[:count].cpu())
             child_logits.append(output.child_logits[:count].cpu())
         return LookOutput(torch.cat(features), torch.cat(child_logits))
 
-    def _padded(self, pixels: NDArray[np.generic], validity: NDArray[np.uint8]) -> Tensor:
-        short = self._batch_looks - len(pixels)
+    def _inputs(self, pixels: NDArray[np.generic], validity: NDArray[np.uint8], count: int) -> Tensor:
+        """What the network takes in: scaled, and filled up to `count`."""
+        short = count - len(pixels)
         if short:
             pixels = np.concatenate([pixels, np.zeros((short, *pixels.shape[1:]), pixels.dtype)])
             validity = np.concatenate([validity, np.zeros((short, *validity.shape[1:]), validity.dtype)])
