@@ -35,6 +35,7 @@ PREDICTIONS = pa.schema(
         ("date", pa.string()),
         ("tiles", pa.int32()),
         ("bytes_decoded", pa.int64()),
+        ("ended_by", pa.string()),
         ("logit", pa.float64()),
         ("bias", pa.float64()),
         ("probabilities", pa.list_(pa.float32())),
@@ -111,6 +112,10 @@ class RunRecord(BaseModel):
     """Wall time of the run."""
     settings: dict[str, JsonValue] = {}
     """What else names the answers: keep, base_px, device, ..."""
+    predicted: dict[str, JsonValue] = {}
+    """What the walks of this run were expected to take, before they began: tiles, bytes, seconds, ..."""
+    measured: dict[str, JsonValue] = {}
+    """What they took; both without sites whose parts were there already."""
     versions: dict[str, str] = {}
     host: str = ""
     machine: str = ""
