@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,21 @@ import torch
 from torch import Tensor
 
 from tests.archives import CLASSES, TinyArchive
-from tests.networks import small_bundle
-from tnet_geo.inference import load_bundle
-from tnet_geo.learning.calibration import AFTER, BEFORE, calibrate, calibration_error, fit_temperature
+from tests.networks import small_bundle, small_network
+from tests.rasters import random_pixels
+from tnet_geo.grid import Window, root_of
+from tnet_geo.inference import Engine, SiteTask, WalkResult, load_bundle
+from tnet_geo.learning.calibration import (
+    AFTER,
+    BEFORE,
+    calibrate,
+    calibration_error,
+    fit_temperature,
+    logits_so_far,
+)
 from tnet_geo.learning.sites import LabelledSite, load_sites
-from tnet_geo.model import read_bundle
+from tnet_geo.model import WalkSettings, read_bundle
+from tnet_geo.pyramid import MemoryReader
 from tnet_geo.trail import Answer
 
 
@@ -127,3 +138,65 @@ def test_a_bundle_that_has_its_temperature_is_left_alone(
     files = {file.name: (file.stat().st_ino, file.read_bytes()) for file in sure.iterdir()}
     calibrate(sure, validation[:3], torch.device("cpu"))
     assert {file.name: (file.stat().st_ino, file.read_bytes()) for file in sure.iterdir()} == files
+
+
+def unlike_sites() -> tuple[LabelledSite, ...]:
+    """Sites whose walks have 7, 3 and 1 looks with keep (2, 1, 1)."""
+    windows = (Window(0, 0, 200, 256), Window(96, 32, 64, 64), Window(0, 0, 20, 20))
+    reader = MemoryReader.of(random_pixels(1, (256, 256)), 16)
+    return tuple(
+        LabelledSite(n, SiteTask(f"site {n}", reader, window), n, root_of(window, 16))
+        for n, window in enumerate(windows)
+    )
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "gated_attention", "feature_weighting", "ltpa"])
+def test_what_a_walk_would_answer_after_each_look_is_the_aggregate_of_its_first_looks(
+    aggregation: str,
+) -> None:
+    network, walk, cpu = small_network(4, aggregation=aggregation), WalkSettings(), torch.device("cpu")
+    sites = unlike_sites()
+    found = logits_so_far(network, walk, sites, cpu)
+    assert found.shape == (3, 7, 3)
+    results = list(Engine(network, walk).walk(site.task for site in sites))
+    for result, rows, looks in zip(results, found, (7, 3, 1), strict=True):
+        assert isinstance(result, WalkResult)
+        assert len(result.walk.looked) == looks
+        for count, row in enumerate(rows, start=1):
+            first = result.walk.features[None, :count]
+            with torch.inference_mode():
+                plain = network.aggregate(first, torch.ones(first.shape[:2], dtype=torch.bool)).logits[0]
+            torch.testing.assert_close(row, plain, atol=1e-5, rtol=1e-5)
+        assert torch.equal(rows[looks - 1 :], result.output.logits.expand(8 - looks, -1))
+
+
+def test_each_number_of_looks_has_a_temperature_and_the_last_one_is_that_of_whole_walks(
+    tiny: TinyArchive, validation: tuple[LabelledSite, ...], sure: Path
+) -> None:
+    cpu = torch.device("cpu")
+    before = read_bundle(sure)
+    logits = logits_so_far(before.network, before.facts.walk, validation, cpu)
+    labels = torch.where(torch.arange(len(validation)) % 4 > 0, logits[:, 0].argmax(dim=1), 0)
+    agreed = [replace(site, label=int(label)) for site, label in zip(validation, labels, strict=True)]
+    calibrate(sure, agreed, cpu)
+    facts = read_bundle(sure).facts
+    assert len(facts.temperatures) == logits.shape[1] == 3  # 64 px scenes: the root and two children
+    assert facts.temperatures == tuple(fit_temperature(logits[:, n], labels) for n in range(3))
+    assert len(set(facts.temperatures)) == 3
+    assert facts.temperatures[-1] == facts.temperature
+    found = [facts.temperature_at(looks) for looks in (1, 2, 3, 99)]
+    assert found == [*facts.temperatures, facts.temperature]
+
+
+def test_long_and_dense_walks_are_not_fitted_look_by_look() -> None:
+    reader = MemoryReader.of(random_pixels(2, (256, 256)), 16)
+    site = LabelledSite(
+        0, SiteTask("site", reader, Window(0, 0, 256, 256)), 0, root_of(Window(0, 0, 256, 256), 16)
+    )
+    for walk, looks in ((WalkSettings(keep=(9,)), 32), (WalkSettings(policy="dense"), 1)):
+        found = logits_so_far(small_network(4), walk, [site], torch.device("cpu"))
+        assert found.shape == (1, looks, 3)
+        (result,) = Engine(small_network(4), walk).walk([site.task])
+        assert isinstance(result, WalkResult)
+        assert len(result.walk.looked) > 32
+        assert torch.equal(found[0, -1:], result.output.logits)

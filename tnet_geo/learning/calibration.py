@@ -1,4 +1,7 @@
-"""Confidence that means what it says: a temperature fitted on validation, and the error that is left.
+"""Confidence that means what it says: temperatures fitted on validation, and the error that is left.
+
+A walk that a budget ends early answers from fewer looks, and is less sure than it seems: each number of
+looks has a temperature of its own.
 
 Sources: Guo et al., On Calibration of Modern Neural Networks (ICML 2017); the site of unknown class is
 Platt's correction of his targets (1999).
@@ -14,17 +17,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from tnet_geo.inference import Engine
 from tnet_geo.learning.sites import LabelledSite
-from tnet_geo.learning.stages import walk_logits
-from tnet_geo.model import read_bundle
+from tnet_geo.model import TraversalNetwork, WalkSettings, read_bundle
+from tnet_geo.trail import Failure
 
-__all__ = ["AFTER", "BEFORE", "calibrate", "calibration_error", "fit_temperature"]
+__all__ = ["AFTER", "BEFORE", "calibrate", "calibration_error", "fit_temperature", "logits_so_far"]
 
 BEFORE, AFTER = "calibration_error_before", "calibration_error_after"
 """Of `BundleFacts.metrics`: without and with the temperature, on the validation sites."""
 _BINS = 15
 _COLDEST, _HOTTEST = 0.01, 100.0
 _HALVINGS = 60
+_MOST_LOOKS = 32
+"""Numbers of looks with a temperature of their own; what changes beyond them is little, and dense walks,
+which nobody ends early, have thousands."""
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -67,19 +74,53 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> float:
 
 
 def calibrate(path: Path, sites: Sequence[LabelledSite], device: torch.device) -> None:
-    """Give a bundle its temperature, once: its walks over validation sites are made anew for that.
+    """Give a bundle its temperatures, once: its walks over validation sites are made anew for that.
 
-    A bundle that has one is left alone, so that a run that goes on does not fit again.
+    A bundle that has them is left alone, so that a run that goes on does not fit again.
     """
     bundle = read_bundle(path)
     facts = bundle.facts
     if AFTER in facts.metrics:
         return
-    logits, labels, _ = walk_logits(bundle.network.on(device), facts.walk, sites, device)
-    temperature = fit_temperature(logits, labels)
+    logits = logits_so_far(bundle.network.on(device), facts.walk, sites, device)
+    labels = torch.tensor([site.label for site in sites])
+    temperatures = tuple(fit_temperature(logits[:, looks], labels) for looks in range(logits.shape[1]))
     errors = {
-        name: calibration_error(torch.softmax(logits.double() / divisor, dim=1), labels)
-        for name, divisor in ((BEFORE, 1.0), (AFTER, temperature))
+        name: calibration_error(torch.softmax(logits[:, -1].double() / divisor, dim=1), labels)
+        for name, divisor in ((BEFORE, 1.0), (AFTER, temperatures[-1]))
     }
-    fitted = facts.model_copy(update={"temperature": temperature, "metrics": facts.metrics | errors})
-    replace(bundle, facts=fitted).save(path, replace=True)
+    fitted = {
+        "temperature": temperatures[-1],
+        "temperatures": temperatures,
+        "metrics": facts.metrics | errors,
+    }
+    replace(bundle, facts=facts.model_copy(update=fitted)).save(path, replace=True)
+
+
+def logits_so_far(
+    network: TraversalNetwork, walk: WalkSettings, sites: Sequence[LabelledSite], device: torch.device
+) -> Tensor:
+    """What walks over labelled sites would answer after 1, 2, ... looks: float32 [sites, looks, classes].
+
+    Looks are as many as the longest walk has, but at most 32: the last one stands for whole walks. A site
+    whose walk is shorter keeps its answer. Dense walks are only whole.
+    """
+    most = 1 if walk.policy == "dense" else _MOST_LOOKS
+    rows = []
+    for result in Engine(network.eval(), walk, device=device).walk(site.task for site in sites):
+        if isinstance(result, Failure):  # loaded before, so this is damage that came later
+            raise RuntimeError(result.reason)
+        count = min(len(result.walk.looked), most)
+        rows.append(torch.cat([_beginnings(network, result.walk.features, count - 1), result.output.logits]))
+    longest = max(len(row) for row in rows)
+    return torch.stack([torch.cat([row, row[-1:].expand(longest - len(row), -1)]) for row in rows])
+
+
+@torch.inference_mode()
+def _beginnings(network: TraversalNetwork, features: Tensor, count: int) -> Tensor:
+    """Logits [count, classes] of the first 1, 2, ... `count` looks of one walk; features [looks, F]."""
+    first = features[:count].to(network.classifier.weight.device)
+    if not count:
+        return torch.empty(0, network.settings.classes)
+    seen = torch.ones(count, count, dtype=torch.bool, device=first.device).tril()
+    return network.aggregate(first.expand(count, -1, -1), seen).logits.cpu()
