@@ -25,6 +25,9 @@
     |   +-- InvalidResults        a folder holds no results
     |   +-- RuntimeUnusable       a runtime or precision is not to be had here
     |   +-- QueryRefused          a question that is not one SELECT, or that failed
+    +-- Stopped                 exit 6: what a job needs is gone; what was published stays
+    |   +-- PlaceLost             an archive or results folder no longer answers, or is full
+    |   +-- ClusterLost           a scheduler is gone, or its workers cannot do the work
     +-- Incomplete              exit 1: answered + set aside is not what was selected
     +-- NoFinerLevel            a native tile has no children
 
@@ -36,6 +39,7 @@ from __future__ import annotations
 
 __all__ = [
     "ArchiveMismatch",
+    "ClusterLost",
     "Incomplete",
     "InvalidArchive",
     "InvalidBundle",
@@ -48,6 +52,7 @@ __all__ = [
     "NoImages",
     "OutputExists",
     "OverviewsMissing",
+    "PlaceLost",
     "PlaceUnusable",
     "QueryRefused",
     "Refused",
@@ -57,6 +62,7 @@ __all__ = [
     "SetAside",
     "SiteMismatch",
     "SourceUnreadable",
+    "Stopped",
     "TileUnreadable",
     "TnetGeoError",
     "TooLittleMemory",
@@ -335,6 +341,40 @@ class QueryRefused(Refused):
 
     def __str__(self) -> str:
         return f"The query {self.what}: {self.remedy}."
+
+
+class Stopped(TnetGeoError):
+    """A job cannot go on where it is; what it has published stays, and the same command goes on from there."""
+
+    exit_code = 6
+
+
+class PlaceLost(Stopped):
+    """An archive or a folder of results no longer answers, or takes nothing any more."""
+
+    def __init__(self, place: str, cause: str) -> None:
+        super().__init__(place, cause)
+        self.place, self.cause = place, cause
+
+    def __str__(self) -> str:
+        return (
+            f"{self.place} was lost on the way ({self.cause}): bring it back and run the same command, "
+            "which goes on from what is published."
+        )
+
+
+class ClusterLost(Stopped):
+    """A scheduler went away and did not come back, or its workers cannot do what they are asked for."""
+
+    def __init__(self, cluster: str, cause: str) -> None:
+        super().__init__(cluster, cause)
+        self.cluster, self.cause = cluster, cause
+
+    def __str__(self) -> str:
+        return (
+            f"{self.cluster} cannot go on ({self.cause}): mend it and run the same command, which goes on "
+            "from what is published."
+        )
 
 
 class Incomplete(TnetGeoError):

@@ -15,7 +15,7 @@ CLASSES = [
     thing for _, thing in inspect.getmembers(errors, inspect.isclass) if issubclass(thing, TnetGeoError)
 ]
 SPECIFIC = [thing for thing in CLASSES if "__init__" in vars(thing)]
-EXIT_CODES = {1, 2, 3, 4}
+EXIT_CODES = {1, 2, 3, 4, 6}
 
 
 def example(thing: type[TnetGeoError]) -> TnetGeoError:

@@ -6,6 +6,7 @@
     3    done; some items are set aside, each with its reason
     4    refused before anything was written
     5    a check that was asked for has found something
+    6    stopped: a place or a cluster was lost; what was published stays
     130  stopped by SIGINT; what was sealed stays
     143  stopped by SIGTERM; what was sealed stays
 
