@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from tnet_geo.grid import Tile
 
-__all__ = ["Answer", "Failure", "Look", "Step", "Trail"]
+__all__ = ["Answer", "EndedBy", "Failure", "Look", "Step", "Trail"]
+
+EndedBy = Literal["complete", "tiles", "stop_at", "bytes", "deadline"]
+"""Why a walk looked no further: nothing was left to look at, or the budget of that name."""
 
 
 class Step(NamedTuple):
@@ -66,6 +69,7 @@ class Answer:
     trail: Trail
     bytes_decoded: int
     """Bytes of the chunks that the walk's tiles are made of, validity included."""
+    ended_by: EndedBy = "complete"
 
 
 @dataclass(frozen=True, slots=True)

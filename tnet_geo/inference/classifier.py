@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypedDict, Unpack
 
@@ -12,9 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tnet_geo.errors import ArchiveMismatch, SetAside, SiteMismatch
+from tnet_geo.errors import ArchiveMismatch, SetAside, SiteMismatch, UsageError
 from tnet_geo.grid import Window, root_of
 from tnet_geo.imagery import Site
+from tnet_geo.inference.budgets import NO_BUDGET, Budget
 from tnet_geo.inference.crops import walk_crops
 from tnet_geo.inference.engine import Engine, WalkResult
 from tnet_geo.inference.expectations import Contradiction, Expectations
@@ -28,6 +32,9 @@ from tnet_geo.pyramid import SceneArchive
 from tnet_geo.trail import Answer, Failure, Look, Step, Trail
 
 __all__ = ["Classification", "Classifier", "load_bundle"]
+
+SCENES_AHEAD = 16
+"""Scenes of a far archive that are opened at once; each takes a request or a few."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +56,7 @@ class ClassifierOptions(TypedDict, total=False):
     """How a bundle is asked: see `Classifier`."""
 
     walk: WalkSettings | None
+    budget: Budget
     device: str
     accept: Collection[Contradiction]
     runtime: Runtime
@@ -61,6 +69,7 @@ class Classifier:
     """A bundle that can be asked.
 
     walk: other than what the bundle was trained with, e.g. a wider `keep`.
+    budget: what a walk may cost, see `Budget`.
     device: `cpu` by default; a CUDA device computes looks in larger batches.
     accept: contradictions between pixels and bundle that are waived, see `Expectations`.
     runtime, precision: what computes looks, see `prepared`.
@@ -69,15 +78,16 @@ class Classifier:
         pictures are answered soonest.
 
     Raises:
-        UsageError: `accept` names no contradiction.
+        UsageError: `accept` names no contradiction, or such a budget is not for these walks.
         RuntimeUnusable: this machine, or this network, cannot run so.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as many as there are things to choose
         self,
         bundle: Bundle,
         *,
         walk: WalkSettings | None = None,
+        budget: Budget = NO_BUDGET,
         device: str = "cpu",
         accept: Collection[Contradiction] = (),
         runtime: Runtime = "folded",
@@ -99,8 +109,16 @@ class Classifier:
             digest=bundle.digest,
         )
         self.runtime = ready.name if pad else f"{ready.name} at most"
+        self.budget = budget
         self._engine = Engine(
-            ready.network, self.walk, batch_looks=size, pad=pad, in_flight=4 * size, device=where
+            ready.network,
+            self.walk,
+            budget=budget,
+            temperatures=bundle.facts.temperatures or (bundle.facts.temperature,),
+            batch_looks=size,
+            pad=pad,
+            in_flight=4 * size,
+            device=where,
         )
 
     @property
@@ -121,6 +139,7 @@ class Classifier:
 
         Raises:
             SiteMismatch: dtype or bands are not the bundle's.
+            UsageError: windows that do not lie on the lattice, and a budget.
 
         >>> import numpy as np, tnet_geo
         >>> classifier = tnet_geo.load_bundle("runs/first/bundle")
@@ -131,6 +150,8 @@ class Classifier:
         facts = self.bundle.facts
         pictures = own_units(np.asarray(images), facts, accept=self._expects.accept)
         on_lattice = facts.network.location.on_lattice
+        if not on_lattice and self.budget != NO_BUDGET:
+            raise UsageError("Walks over windows beside the lattice know no budget but `keep`.")
         found = self._walked(pictures) if on_lattice else self._cropped(pictures)
         outputs = [output for output, _ in found]
         logits = np.array([output.logits[0].tolist() for output in outputs], dtype=np.float32)
@@ -171,36 +192,32 @@ class Classifier:
             found.append((walked.output, walked.trail))
         return found
 
-    def answer(self, archive: SceneArchive, sites: Iterable[Site]) -> Iterator[Answer | Failure]:
+    def answer(
+        self, archive: SceneArchive, sites: Iterable[Site], *, seconds: float | None = None
+    ) -> Iterator[Answer | Failure]:
         """One answer or one failure per site, in their order; only the tiles looked at are read.
+
+        seconds: how much of the budget's deadline is left for these sites; by default all of it.
 
         Raises:
             ArchiveMismatch: the archive's lattice or canvas cannot serve the bundle.
         """
         self.check(archive)
-        early: dict[int, Failure] = {}
-
-        def tasks() -> Iterator[SiteTask]:
-            for n, site in enumerate(sites):
-                try:
-                    stored = archive.adopt(site)
-                    reader = archive.reader(stored.scene_id, self.half_px)
-                    self._expects.check_site(site, reader.spec, stored.window)
-                    examine = self._expects.examine(site.site_id, reader.spec)
-                    scene = Window(0, 0, *reader.spec.shape)
-                    window = _inside(site.site_id, stored.window or scene, scene)
-                    yield SiteTask(site.site_id, reader, window, examine)
-                except SetAside as error:
-                    early[n] = Failure(site.site_id, str(error))
-
-        place = 0
-        for result in self._engine.walk(tasks()):
-            while place in early:
-                yield early.pop(place)
-                place += 1
+        tasks = _opened(partial(self._task, archive), sites, ahead="://" in archive.place)
+        for result in self._engine.walk(tasks, seconds=seconds):
             yield self._answer_of(result)
-            place += 1
-        yield from early.values()
+
+    def _task(self, archive: SceneArchive, site: Site) -> SiteTask | Failure:
+        try:
+            stored = archive.adopt(site)
+            reader = archive.reader(stored.scene_id, self.half_px)
+            self._expects.check_site(site, reader.spec, stored.window)
+            examine = self._expects.examine(site.site_id, reader.spec)
+            scene = Window(0, 0, *reader.spec.shape)
+            window = _inside(site.site_id, stored.window or scene, scene)
+            return SiteTask(site.site_id, reader, window, examine)
+        except SetAside as error:
+            return Failure(site.site_id, str(error))
 
     def check(self, archive: SceneArchive) -> None:
         """Refuse an archive that this bundle cannot walk.
@@ -216,8 +233,10 @@ class Classifier:
         self._expects.check_archive(archive)
 
     def _probabilities(self, output: SiteOutput) -> Tensor:
-        """float64 [classes]: calibrated."""
-        return torch.softmax(output.logits[0].double() / self.bundle.facts.temperature, dim=0)
+        """float64 [classes]: calibrated, for walks of any length where a budget may have ended them."""
+        facts, looks = self.bundle.facts, output.shares.shape[1]
+        temperature = facts.temperature if self.budget == NO_BUDGET else facts.temperature_at(looks)
+        return torch.softmax(output.logits[0].double() / temperature, dim=0)
 
     def _answer_of(self, result: WalkResult | Failure) -> Answer | Failure:
         if isinstance(result, Failure):
@@ -241,6 +260,7 @@ class Classifier:
             bias=self.bundle.network.classifier.bias[best].item(),
             trail=Trail(looks),
             bytes_decoded=result.bytes_decoded,
+            ended_by=result.walk.ended_by,
         )
 
 
@@ -253,6 +273,23 @@ def _inside(site_id: str, window: Window, scene: Window) -> Window:
         return window
     has = f"rows {window.row} to {window.bottom} and columns {window.col} to {window.right}"
     raise SiteMismatch(site_id, has, f"its scene has {scene.height} rows and {scene.width} columns")
+
+
+def _opened(
+    task_of: Callable[[Site], SiteTask | Failure], sites: Iterable[Site], *, ahead: bool
+) -> Iterator[SiteTask | Failure]:
+    """Tasks in the order of sites; scenes of far archives are opened by threads before their turn comes."""
+    if not ahead:
+        yield from map(task_of, sites)
+        return
+    waiting: deque[Future[SiteTask | Failure]] = deque()
+    with ThreadPoolExecutor(SCENES_AHEAD) as threads:
+        for site in sites:
+            waiting.append(threads.submit(task_of, site))
+            if len(waiting) > SCENES_AHEAD:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 def _batch_of(device: torch.device, base_px: int) -> int:

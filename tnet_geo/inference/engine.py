@@ -1,31 +1,26 @@
-"""Many walks at once, depth by depth: all reads are issued before one is waited for, looks share batches.
+"""Many walks at once: every pass has the same shape, and a site's looks are added up alone.
 
-Every batch has the same shape (the last one is padded), and a site's looks are added up alone, so
-that an answer does not depend on which sites happen to be walked beside it.
+An answer therefore does not depend on which sites happen to be walked beside it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
-from tnet_geo.errors import SetAside
 from tnet_geo.grid import Tile
+from tnet_geo.inference.budgets import NO_BUDGET, Budget
+from tnet_geo.inference.flow import Flow, Limits
+from tnet_geo.inference.passes import Passes
 from tnet_geo.inference.walks import SiteTask, Walk
-from tnet_geo.model.network import LookOutput, SiteOutput, TraversalNetwork
-from tnet_geo.model.places import Places
+from tnet_geo.model.network import SiteOutput, TraversalNetwork
 from tnet_geo.model.settings import WalkSettings
-from tnet_geo.pyramid.tiles import TileBatch
 from tnet_geo.trail import Failure
 
-__all__ = ["Engine", "WalkResult", "pixels_tensor"]
+__all__ = ["Engine", "WalkResult"]
 
 
 @dataclass(frozen=True)
@@ -38,139 +33,90 @@ class WalkResult:
     bytes_decoded: int
 
 
-def pixels_tensor(pixels: NDArray[np.generic]) -> Tensor:
-    """Raw pixels of any accepted dtype as a tensor that can be computed with."""
-    # torch has hardly an operation for uint16, and none of its values is lost in int32.
-    return torch.from_numpy(pixels.astype(np.int32) if pixels.dtype == np.uint16 else pixels)
-
-
 class Engine:
     """Runs walks over a network that is in evaluation mode.
 
+    budget: what a walk may cost beside `settings`.
+    temperatures: what the logits of an answer after 1, 2, ... looks are divided by, for `budget.stop_at`.
     batch_looks: looks per pass of the network.
     pad: whether every pass has that shape, so that answers do not depend on how many there are; without it
         a pass is as small as what is left, which answers single pictures soonest.
     in_flight: walks that are under way at once; memory grows with it, not with the number of sites.
+    clock: seconds, for `budget.deadline`.
+
+    Raises:
+        UsageError: such a budget is not for these walks.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - as many as there are things to choose
         self,
         network: TraversalNetwork,
         settings: WalkSettings,
         *,
+        budget: Budget = NO_BUDGET,
+        temperatures: Sequence[float] = (1.0,),
         batch_looks: int = 32,
         pad: bool = True,
         in_flight: int = 64,
         device: torch.device | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        budget.check(settings)
         self.network = network
         self.settings = settings
+        self.budget = budget
         self.device = device or torch.device("cpu")
-        self._batch_looks, self._pad = batch_looks, pad
-        self._in_flight = in_flight
+        self._temperatures = tuple(temperatures)
+        self._passes = Passes(network, batch_looks=batch_looks, pad=pad, device=self.device)
+        self._limits = Limits(in_flight, 4 * in_flight, 2 * (in_flight + batch_looks), batch_looks)
+        self._clock = clock
 
-    def walk(self, tasks: Iterable[SiteTask]) -> Iterator[WalkResult | Failure]:
-        """Walk every site; results come in the order of `tasks`, failures in their place."""
-        waiting = iter(tasks)
-        while group := list(islice(waiting, self._in_flight)):
-            yield from self._walk_group(group)
+    def walk(
+        self, tasks: Iterable[SiteTask | Failure], *, seconds: float | None = None
+    ) -> Iterator[WalkResult | Failure]:
+        """Walk every site; results come in the order of `tasks`, failures in their place.
 
-    @torch.inference_mode()
-    def _walk_group(self, tasks: Sequence[SiteTask]) -> list[WalkResult | Failure]:
-        walks = [Walk(task, self.settings) for task in tasks]
-        failures: dict[int, Failure] = {}
-        while active := [n for n, walk in enumerate(walks) if walk.wanted and n not in failures]:
-            reads = {n: walks[n].task.reader.submit(walks[n].wanted) for n in active}
-            batches = self._gather(reads, walks, failures)
-            self._look(batches, walks)
-        return [failures.get(n) or self._result(walk) for n, walk in enumerate(walks)]
-
-    @staticmethod
-    def _gather(
-        reads: dict[int, Future[TileBatch]], walks: Sequence[Walk], failures: dict[int, Failure]
-    ) -> dict[int, TileBatch]:
-        batches = {}
-        for n, read in reads.items():
-            task = walks[n].task
-            try:
-                batch = read.result()
-                if task.examine is not None and not walks[n].looked:
-                    task.examine(batch)
-                batches[n] = batch
-            except SetAside as error:
-                failures[n] = Failure(task.site_id, str(error))
-        return batches
-
-    def _look(self, batches: dict[int, TileBatch], walks: Sequence[Walk]) -> None:
-        """One look at every tile that has been read, in batches of one shape."""
-        if not batches:
-            return
-        pixels = np.concatenate([batch.pixels for batch in batches.values()])
-        validity = np.concatenate([batch.validity for batch in batches.values()])
-        active = [walks[n] for n in batches]
-        each = [walk.places for walk in active]
-        places = Places(*(torch.cat(parts) for parts in zip(*each, strict=True)))
-        parent = None
-        if self.network.settings.location.parent:
-            width = self.network.backbone.features
-            parent = torch.cat([walk.parents(width) for walk in active])
-        closer = not all(walk.ends for walk in active)
-        output = self.looks(pixels, validity, places, parent, closer=closer)
-        start = 0
-        for n, batch in batches.items():
-            stop = start + len(batch.pixels)
-            walks[n].observe(output.features[start:stop], output.child_logits[start:stop], batch.validity)
-            start = stop
-
-    def looks(
-        self,
-        pixels: NDArray[np.generic],
-        validity: NDArray[np.uint8],
-        places: Places,
-        parent: Tensor | None = None,
-        *,
-        closer: bool = True,
-    ) -> LookOutput:
-        """The network's output for any number of tiles, computed batch by batch.
-
-        pixels [n, bands, B, B] raw, validity [n, B, B]; parent [n, F] and `closer` as in
-        `TraversalNetwork.look`; outputs on the CPU, in the same order.
+        seconds: how much of a deadline is left; by default all of it.
         """
-        size = self._batch_looks
-        features, child_logits = [], []
-        for start in range(0, len(pixels), size):
-            some = slice(start, min(start + size, len(pixels)))
-            count = some.stop - start
-            shape = size if self._pad else count
-            batch = self._inputs(pixels[some], validity[some], shape)
-            where = Places(*(_filled(part[some], shape) for part in places)).to(self.device)
-            above = None if parent is None else _filled(parent[some], shape).to(self.device)
-            output = self.network.look(batch, where, above, closer=closer)
-            features.append(output.features[:count].cpu())
-            child_logits.append(output.child_logits[:count].cpu())
-        return LookOutput(torch.cat(features), torch.cat(child_logits))
+        left = self.budget.deadline if seconds is None else seconds
+        until = None if left is None else self._clock() + left
+        flow = Flow(
+            tasks,
+            self._passes,
+            self._limits,
+            start=lambda task: Walk(task, self.settings, self.budget),
+            after=lambda walk: self._stop_in_time(walk, until),
+            finish=self._result,
+            parents=self.network.backbone.features if self.network.settings.location.parent else None,
+        )
+        results = flow.results()
+        while True:
+            with torch.inference_mode():  # not while whoever asks is at work
+                result = next(results, None)
+            if result is None:
+                return
+            yield result
 
-    def _inputs(self, pixels: NDArray[np.generic], validity: NDArray[np.uint8], count: int) -> Tensor:
-        """What the network takes in: scaled, and filled up to `count`."""
-        short = count - len(pixels)
-        if short:
-            pixels = np.concatenate([pixels, np.zeros((short, *pixels.shape[1:]), pixels.dtype)])
-            validity = np.concatenate([validity, np.zeros((short, *validity.shape[1:]), validity.dtype)])
-        raw = pixels_tensor(pixels).to(self.device, non_blocking=True)
-        return self.network.scale(raw, torch.from_numpy(validity).to(self.device))
+    def _stop_in_time(self, walk: Walk, until: float | None) -> None:
+        """End a walk that need not, or cannot, go on."""
+        if until is not None and self._clock() >= until:
+            walk.stop("deadline")
+        elif self.budget.stop_at is not None and self._confidence(walk) >= self.budget.stop_at:
+            walk.stop("stop_at")
 
-    def _result(self, walk: Walk) -> WalkResult:
+    def _confidence(self, walk: Walk) -> float:
+        """Calibrated, of what the walk would answer now."""
+        temperature = self._temperatures[min(len(walk.looked), len(self._temperatures)) - 1]
+        logits = self._added_up(walk).logits[0]
+        return float(torch.softmax(logits.double() / temperature, dim=0).max())
+
+    def _added_up(self, walk: Walk) -> SiteOutput:
         features = walk.features.unsqueeze(0).to(self.device)
         mask = torch.ones(features.shape[:2], dtype=torch.bool, device=self.device)
         output = self.network.aggregate(features, mask)
+        return SiteOutput(output.logits.cpu(), output.shares.cpu())
+
+    def _result(self, walk: Walk) -> WalkResult:
         spec = walk.task.reader.spec
-        read: list[Tile] = [look.tile for look in walk.looked]
-        decoded = sum(spec.tile_bytes(tile) for tile in set(read))
-        return WalkResult(walk, SiteOutput(output.logits.cpu(), output.shares.cpu()), decoded)
-
-
-def _filled(rows: Tensor, count: int) -> Tensor:
-    """Rows, followed by as many zeros as `count` asks for."""
-    if len(rows) == count:
-        return rows
-    return torch.cat([rows, rows.new_zeros(count - len(rows), *rows.shape[1:])])
+        read: set[Tile] = {look.tile for look in walk.looked}
+        return WalkResult(walk, self._added_up(walk), sum(map(spec.tile_bytes, read)))

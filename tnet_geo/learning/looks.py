@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tnet_geo.grid import Tile, parents_of
 from tnet_geo.inference import position_in
-from tnet_geo.inference.engine import pixels_tensor
+from tnet_geo.inference.passes import pixels_tensor
 from tnet_geo.inference.walks import path_centre, usual_path
 from tnet_geo.learning.augmentation import SiteAugmentation
 from tnet_geo.learning.sites import LabelledSite

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tnet_geo.grid import children
-from tnet_geo.inference import Walk, candidates_of
+from tnet_geo.inference import Walk
 from tnet_geo.learning.looks import LookBatch, LookRequest, look
 from tnet_geo.learning.published_losses import (
     LookRows,
@@ -91,14 +91,11 @@ class _Follower:
             start = rows.stop
 
     def _observe(self, n: int, features: Tensor, child_logits: Tensor, validity: np.ndarray) -> None:
-        task, wanted = self.sites[n].task, self.walks[n].wanted
-        half_px = task.reader.spec.half_px
+        walk = self.walks[n]
+        candidates = np.stack([walk.candidates(row, valid) for row, valid in enumerate(validity)])
         self._child_logits[n].append(child_logits)
-        self._candidates[n] += [
-            candidates_of(tile, task.window, valid, half_px) if tile.level else np.zeros(9, dtype=np.bool_)
-            for tile, valid in zip(wanted, validity, strict=True)
-        ]
-        self.walks[n].observe(features, child_logits.detach().cpu(), validity)
+        self._candidates[n] += list(candidates)
+        walk.observe(features, child_logits.detach().cpu(), candidates)
 
     def log_probabilities(self, n: int) -> Tensor:
         """float32 [looks] of site n: of the window that led to each look; 0 at the root."""

@@ -42,6 +42,9 @@ class BundleFacts(BaseModel):
     without antialiasing, which looks at the middle of each block only."""
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Logits are divided by it before the softmax."""
+    temperatures: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
+    """The same for what a walk would answer after 1, 2, ... looks; the last one holds for all further
+    looks. For walks that end early; empty: they take `temperature`."""
     gsd_m: tuple[FiniteFloat, FiniteFloat] | None = None
     """Finest and coarsest ground sampling distance seen in training, in metres; None: not georeferenced."""
     value_range: tuple[FiniteFloat, FiniteFloat] | None = None
@@ -54,6 +57,14 @@ class BundleFacts(BaseModel):
     training: dict[str, str | int | float] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
     """On validation, with their cost in tiles."""
+
+    def temperature_at(self, looks: int) -> float:
+        """What the logits of a walk of so many looks are divided by, if a budget may have ended it."""
+        return (
+            self.temperatures[min(looks, len(self.temperatures)) - 1]
+            if self.temperatures
+            else self.temperature
+        )
 
     @model_validator(mode="after")
     def _pixels_can_be(self) -> BundleFacts:
