@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tnet_geo.errors import UsageError
 from tnet_geo.grid import Window, root_of
 from tnet_geo.model.settings import WalkSettings
 
-__all__ = ["NO_BUDGET", "Budget", "most_looks"]
+__all__ = ["NO_BUDGET", "Budget", "most_looks", "walk_with"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,21 @@ class Budget:
 
 
 NO_BUDGET = Budget()
+
+
+def walk_with(walk: WalkSettings, keep: Sequence[int] | None, budget: Budget) -> WalkSettings:
+    """The walk that a bundle was trained with, with another `keep` if one is given.
+
+    Raises:
+        UsageError: both `keep` and a budget of tiles say how wide to look, or `keep` is no list of counts.
+    """
+    if keep is None:
+        return walk
+    if budget.tiles is not None:
+        raise UsageError("`keep` has no say where a budget of tiles picks the best first: give one of them.")
+    if any(count < 1 for count in keep):
+        raise UsageError(f"No walk keeps {', '.join(map(str, keep))} children: take numbers from 1 on.")
+    return walk.model_copy(update={"keep": tuple(keep)})
 
 
 def most_looks(window: Window, half_px: int, walk: WalkSettings, budget: Budget = NO_BUDGET) -> int:

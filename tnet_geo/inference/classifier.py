@@ -110,7 +110,7 @@ class Classifier:
         )
         self.runtime = ready.name if pad else f"{ready.name} at most"
         self.budget = budget
-        self._engine = Engine(
+        self.engine = Engine(
             ready.network,
             self.walk,
             budget=budget,
@@ -180,11 +180,11 @@ class Classifier:
                     examine(reader.read([root_of(scene, self.half_px)]))
                 yield SiteTask(site_id, reader, scene)
 
-        results = [result for result in self._engine.walk(tasks()) if isinstance(result, WalkResult)]
+        results = [result for result in self.engine.walk(tasks()) if isinstance(result, WalkResult)]
         return [(result.output, tuple(_step(wish) for wish in result.walk.looked)) for result in results]
 
     def _cropped(self, pictures: NDArray[np.generic]) -> list[tuple[SiteOutput, tuple[Step, ...]]]:
-        network, found = self._engine.network, []
+        network, found = self.engine.network, []
         for picture in pictures:
             pixels = torch.from_numpy(picture_pixels(picture, self.bundle.facts))[None]
             everywhere = torch.ones(pixels.shape[0], *pixels.shape[2:])
@@ -204,7 +204,7 @@ class Classifier:
         """
         self.check(archive)
         tasks = _opened(partial(self._task, archive), sites, ahead="://" in archive.place)
-        for result in self._engine.walk(tasks, seconds=seconds):
+        for result in self.engine.walk(tasks, seconds=seconds):
             yield self._answer_of(result)
 
     def _task(self, archive: SceneArchive, site: Site) -> SiteTask | Failure:

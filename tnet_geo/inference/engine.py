@@ -67,7 +67,7 @@ class Engine:
         self.budget = budget
         self.device = device or torch.device("cpu")
         self._temperatures = tuple(temperatures)
-        self._passes = Passes(network, batch_looks=batch_looks, pad=pad, device=self.device)
+        self.passes = Passes(network, batch_looks=batch_looks, pad=pad, device=self.device)
         self._limits = Limits(in_flight, 4 * in_flight, 2 * (in_flight + batch_looks), batch_looks)
         self._clock = clock
 
@@ -82,7 +82,7 @@ class Engine:
         until = None if left is None else self._clock() + left
         flow = Flow(
             tasks,
-            self._passes,
+            self.passes,
             self._limits,
             start=lambda task: Walk(task, self.settings, self.budget),
             after=lambda walk: self._stop_in_time(walk, until),
