@@ -57,16 +57,19 @@ class Results:
         return f"Results({str(self.path)!r}, run={self.record.id!r})"
 
     @classmethod
-    def open(cls, path: str | Path) -> Results:
-        """The run of folder `path` that finished last.
+    def open(cls, path: str | Path, run: str | None = None) -> Results:
+        """The run of folder `path` that is named, or else the one that finished last.
 
         Raises:
-            InvalidResults: no run has finished there, or its record or some of its parts are gone.
+            InvalidResults: no run, or none of that name, has finished there, or its record or some of its
+                parts are gone.
         """
         folder = Path(path)
         records = [_read_record(folder, file) for file in sorted((folder / "runs").glob("*.json"))]
+        if run is not None:
+            records = [record for record in records if record.id == run]
         if not records:
-            raise InvalidResults(str(folder), "holds no finished run")
+            raise InvalidResults(str(folder), f"holds no finished run {run}" if run else "holds no finished run")
         record = max(records, key=lambda record: (record.finished, record.id))
         results = cls(folder, record)
         there = results._stored_rows("predictions")
@@ -111,15 +114,36 @@ class Results:
         """The answers of some sites with all their looks, in the order asked for.
 
         Raises:
-            QueryRefused: a site has no answer.
+            QueryRefused: a site has no answer, or was set aside; then the reason is told.
         """
-        predictions, trails = (self._rows_of(table, sites) for table in ("predictions", "trails"))
+        predictions, trails = (self.rows(table, sites) for table in ("predictions", "trails"))
         found = walks_of(predictions, trails)
         for site in sites:
             if site not in found:
-                remedy = "SELECT site_id FROM predictions lists those that have one"
-                raise QueryRefused(f"names site {site!r}, which has no answer", remedy)
+                raise self._no_answer(site)
         return [found[site] for site in sites]
+
+    def rows(self, table: str, sites: Sequence[str]) -> list[dict[str, Any]]:
+        """All rows of some sites in one of the tables, read from the parts without a database."""
+        only = compute.field("site_id").isin(pa.array(sites, pa.string()))
+        parts = (pq.read_table(file, filters=only, partitioning=None) for file in self._files(table))
+        return [row for part in parts for row in part.to_pylist()]
+
+    def answered(self) -> pa.Table:
+        """Columns `site_id` and `ended_by` of all answers, part by part."""
+        parts = [
+            pq.read_table(file, columns=["site_id", "ended_by"], partitioning=None)
+            for file in self._files("predictions")
+        ]
+        return pa.concat_tables([TABLES["predictions"].empty_table().select(["site_id", "ended_by"]), *parts])
+
+    def _no_answer(self, site: str) -> QueryRefused:
+        aside = self.rows("failed", [site])
+        if aside:
+            reason = aside[0]["reason"].rstrip(".")
+            return QueryRefused(f"names site {site!r}, which was set aside ({reason})", "name another site")
+        remedy = "SELECT site_id FROM predictions lists those that have one"
+        return QueryRefused(f"names site {site!r}, which has no answer", remedy)
 
     def failures(self) -> list[tuple[str, str]]:
         """Site and reason of all that was set aside, by site."""
@@ -128,12 +152,6 @@ class Results:
 
     def _files(self, table: str) -> list[Path]:
         return part_files(self.path, table, self.record.id)
-
-    def _rows_of(self, table: str, sites: Sequence[str]) -> list[dict[str, Any]]:
-        """All rows of some sites, read from the parts without a database."""
-        only = compute.field("site_id").isin(pa.array(sites, pa.string()))
-        parts = (pq.read_table(file, filters=only, partitioning=None) for file in self._files(table))
-        return [row for part in parts for row in part.to_pylist()]
 
     def _stored_rows(self, table: str) -> int:
         try:

@@ -34,7 +34,7 @@ def trail_table(rows: Sequence[PredictionRow]) -> pa.Table:
 
 def _prediction(row: PredictionRow, place: Footprint | None) -> dict[str, Any]:
     answer = row.answer
-    best = max(range(len(answer.probabilities)), key=answer.probabilities.__getitem__)
+    best = max(range(len(answer.logits)), key=answer.logits.__getitem__)
     return {
         "site_id": answer.site_id,
         "scene_id": row.scene_id,
@@ -45,6 +45,7 @@ def _prediction(row: PredictionRow, place: Footprint | None) -> dict[str, Any]:
         "date": row.date,
         "tiles": len(answer.trail),
         "bytes_decoded": answer.bytes_decoded,
+        "ended_by": answer.ended_by,
         "logit": answer.logits[best],
         "bias": answer.bias,
         "probabilities": answer.probabilities,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tnet_geo.grid import Tile, Window
-from tnet_geo.trail import Look
+from tnet_geo.trail import EndedBy, Look
 
 __all__ = ["Walk", "walks_of"]
+
+_UNIT = 2.0**-24
+"""Half the distance from 1 to the next float32: what one addition may round away, of its result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,7 @@ class Walk:
     logit: float
     bias: float
     bytes_decoded: int
+    ended_by: EndedBy
     window: Window
     """The site, in native pixels."""
     lon: float | None
@@ -34,11 +39,24 @@ class Walk:
     looks: tuple[Look, ...]
     windows: tuple[Window, ...]
     """What each look covers, in native pixels."""
+    geometries: tuple[bytes | None, ...]
+    """The same on the globe, WKB; None where nobody knows."""
 
     @property
     def wrong(self) -> bool:
         """Whether the manifest knows better."""
         return self.expected is not None and self.expected != self.label
+
+    @property
+    def total(self) -> float:
+        """The bias and the evidence of all looks, added up without rounding to float32."""
+        return math.fsum([self.bias, *(look.evidence for look in self.looks)])
+
+    @property
+    def rounding(self) -> float:
+        """How far `logit` may be from `total`: what float32 can lose when it adds that many numbers."""
+        size = math.fsum([abs(self.bias), *(abs(look.evidence) for look in self.looks)])
+        return (len(self.looks) + 1) * _UNIT * size
 
     @property
     def half_px(self) -> int:
@@ -72,6 +90,7 @@ def _walk(row: Mapping[str, Any], looks: list[Mapping[str, Any]]) -> Walk:
         "logit",
         "bias",
         "bytes_decoded",
+        "ended_by",
         "lon",
         "lat",
     )
@@ -81,6 +100,7 @@ def _walk(row: Mapping[str, Any], looks: list[Mapping[str, Any]]) -> Walk:
         window=_window(row),
         looks=tuple(_look(look) for look in looks),
         windows=tuple(_window(look) for look in looks),
+        geometries=tuple(look["geometry"] for look in looks),
     )
 
 
