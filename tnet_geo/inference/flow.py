@@ -30,6 +30,9 @@ __all__ = ["Flow", "Limits"]
 
 Result = TypeVar("Result")
 
+PATIENCE_S = 0.05
+"""About what an object store takes to answer."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -184,12 +187,19 @@ class Flow(Generic[Result]):
             self._launch()
         elif self._launched:
             self._collect()
+        elif self._ready:
+            self._fill_or_launch()
         elif self._reading:
             self._take(*self._arrived.get())
-        elif self._ready:
-            self._launch()
         else:
             self._issue()
+
+    def _fill_or_launch(self) -> None:
+        """Wait a little for more tiles, so that a pass is full; not for a read that hangs."""
+        try:
+            self._take(*self._arrived.get(timeout=PATIENCE_S if self._reading else 0))
+        except Empty:
+            self._launch()
 
     def _take_arrived(self) -> None:
         while True:
