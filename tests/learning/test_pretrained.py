@@ -16,34 +16,37 @@ from tnet_geo.inference import load_bundle
 from tnet_geo.model import read_bundle
 from tnet_geo.model.timm_backbone import timm_library
 
-NAME = "mobilenetv3_small_050"
+SMALLEST = "test_efficientnet"
+LARGER = "mobilenetv3_small_050"
 
 
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def weights_of(name: str, folder: Path) -> Path:
     """Of a whole classifier of 1000 classes, as timm publishes them."""
     torch.manual_seed(21)
-    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
-    save_file(timm_library().create_model(NAME).state_dict(), path)
+    path = folder / "model.safetensors"
+    save_file(timm_library().create_model(name).state_dict(), path)
     return path
 
 
 @pytest.mark.parametrize(
-    "batch_norm",
-    ["per_depth", *(pytest.param(name, marks=pytest.mark.slow) for name in ("shared", "by_depth"))],
+    ("name", "batch_norm"),
+    [
+        (SMALLEST, "per_depth"),
+        *(pytest.param(LARGER, norm, marks=pytest.mark.slow) for norm in ("per_depth", "shared", "by_depth")),
+    ],
 )
 def test_a_run_from_pretrained_weights_ends_in_a_bundle_that_walks(
-    tiny: TinyArchive, tmp_path: Path, weights: Path, batch_norm: str
+    tiny: TinyArchive, tmp_path: Path, name: str, batch_norm: str
 ) -> None:
     model = {
-        "backbone": f"timm/{NAME}",
-        "weights": weights,
+        "backbone": f"timm/{name}",
+        "weights": weights_of(name, tmp_path),
         "base_px": 32,
         "batch_norm": batch_norm,
         "drop_path": 0.2,
         "norm_momentum": 0.05,
     }
-    run(tiny, tiny.settings(tmp_path / "run", model=model, rivals={"train": ()}))
+    run(tiny, tiny.settings(tmp_path / "run", model=model, location={"epochs": 0}, rivals={"train": ()}))
     network = read_bundle(tmp_path / "run" / "bundle").network
     assert network.settings.batch_norm == batch_norm
     assert network.settings.pixels.mean == pytest.approx([255 * m for m in (0.485, 0.456, 0.406)])
@@ -54,9 +57,10 @@ def test_a_run_from_pretrained_weights_ends_in_a_bundle_that_walks(
     assert [len(trail) for trail in answer.trails] == [3, 3]
 
 
-def test_weights_for_a_backbone_that_is_not_timms_are_refused(
-    tiny: TinyArchive, tmp_path: Path, weights: Path
-) -> None:
-    settings = tiny.settings(tmp_path / "run", model={"base_px": 32, "weights": weights})
+def test_weights_for_a_backbone_that_is_not_timms_are_refused(tiny: TinyArchive, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").touch()
+    settings = tiny.settings(
+        tmp_path / "run", model={"base_px": 32, "weights": tmp_path / "model.safetensors"}
+    )
     with pytest.raises(InvalidRunFile, match="gives weights to backbone 'plain': weights are for timm/NAME"):
         run(tiny, settings)

@@ -84,6 +84,7 @@ def test_an_archive_in_a_bucket_has_the_bytes_of_one_in_a_folder_and_is_resumed_
     assert contents(place) == whole
 
 
+@pytest.mark.slow
 def test_one_and_four_workers_write_the_same_bytes(manifest: Path, tmp_path: Path) -> None:
     for workers in (1, 4):
         report = build_archive(manifest, tmp_path / str(workers), half_px=16, workers=workers)
