@@ -15,6 +15,7 @@ from tnet_geo.errors import NoFinerLevel
 __all__ = [
     "Tile",
     "Window",
+    "child",
     "child_index",
     "children",
     "disjoint_tiles",
@@ -123,6 +124,20 @@ def children(tile: Tile) -> tuple[Tile, ...]:
         raise NoFinerLevel(tile.level, tile.row, tile.col)
     finer, row, col = tile.level - 1, 2 * tile.row, 2 * tile.col
     return tuple(Tile(finer, row + i, col + j) for i in range(3) for j in range(3))
+
+
+def child(parent: Tile, k: int) -> Tile:
+    """Child `k` of the nine, without the others.
+
+    >>> child(Tile(level=1, row=2, col=0), 5)
+    Tile(level=0, row=5, col=2)
+
+    Raises:
+        NoFinerLevel: `parent` is native.
+    """
+    if parent.level == 0:
+        raise NoFinerLevel(parent.level, parent.row, parent.col)
+    return Tile(parent.level - 1, 2 * parent.row + k // 3, 2 * parent.col + k % 3)
 
 
 def child_index(parent: Tile, child: Tile) -> int:

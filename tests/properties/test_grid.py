@@ -11,6 +11,7 @@ from tnet_geo.errors import NoFinerLevel
 from tnet_geo.grid import (
     Tile,
     Window,
+    child,
     child_index,
     children,
     disjoint_tiles,
@@ -47,7 +48,7 @@ def test_nine_distinct_children_lie_inside_their_parent_and_touch_its_corners(
     parent: Tile, half_px: int
 ) -> None:
     outer = footprint(parent, half_px)
-    boxes = [footprint(child, half_px) for child in children(parent)]
+    boxes = [footprint(below, half_px) for below in children(parent)]
     assert len(set(boxes)) == 9
     assert all(outer.contains(box) for box in boxes)
     assert min(box.row for box in boxes) == outer.row
@@ -68,12 +69,15 @@ def test_children_cover_every_pixel_of_their_parent_and_no_other(parent: Tile, h
 @given(coarse_tiles)
 def test_children_come_row_by_row_and_know_their_index(parent: Tile) -> None:
     assert list(children(parent)) == sorted(children(parent))
-    assert [child_index(parent, child) for child in children(parent)] == list(range(9))
+    assert [child_index(parent, below) for below in children(parent)] == list(range(9))
+    assert children(parent) == tuple(child(parent, k) for k in range(9))
 
 
 def test_a_native_tile_has_no_children() -> None:
     with pytest.raises(NoFinerLevel, match="level 0, row 4, column 7"):
         children(Tile(0, 4, 7))
+    with pytest.raises(NoFinerLevel):
+        child(Tile(0, 4, 7), 3)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tnet_geo.grid import Tile, Window, children, disjoint_tiles, footprint, root_of
+from tnet_geo.grid import Tile, Window, child, children, disjoint_tiles, footprint, root_of
 from tnet_geo.inference.budgets import NO_BUDGET, Budget
 from tnet_geo.model.choice import top_children
 from tnet_geo.model.places import Places
@@ -120,11 +120,13 @@ def candidates_of(tile: Tile, window: Window, validity: NDArray[np.uint8], half_
     found = np.zeros(9, dtype=np.bool_)
     if tile.level == 0:
         return found
+    if window.contains(footprint(tile, half_px)) and validity.all():
+        return ~found
     quarter = half_px // 2
-    for k, child in enumerate(children(tile)):
+    for k, below in enumerate(children(tile)):
         row, col = k // 3 * quarter, k % 3 * quarter
         valid = validity[row : row + half_px, col : col + half_px].any()
-        found[k] = valid and footprint(child, half_px).touches(window)
+        found[k] = valid and footprint(below, half_px).touches(window)
     return found
 
 
@@ -287,7 +289,7 @@ def _below(wish: Wish, k: int, order: int, share: float) -> Wish:
     """The wish for child k of the look `order` at `wish`, to which it gave the probability `share`."""
     path = 3 * wish.path[0] + k // 3, 3 * wish.path[1] + k % 3
     log_probability = wish.path_log_probability + math.log(max(share, 1e-300))
-    return Wish(children(wish.tile)[k], wish.depth + 1, order, share, log_probability, path)
+    return Wish(child(wish.tile, k), wish.depth + 1, order, share, log_probability, path)
 
 
 def _shares(logits: Tensor, masks: NDArray[np.bool_]) -> list[list[float]]:
