@@ -17,7 +17,7 @@ from tnet_geo.grid import Tile, Window
 from tnet_geo.imagery.manifest import scene_id_of
 from tnet_geo.imagery.raster import CHANGED
 from tnet_geo.imagery.remote import gdal_place, is_remote, remote_file
-from tnet_geo.pyramid.cog_levels import open_cog_file
+from tnet_geo.pyramid.cog_levels import StoredLevel, open_cog_file
 from tnet_geo.pyramid.cog_spec import CogSpec, cells_of, parts_of, runs_of
 from tnet_geo.pyramid.decoded import BLOCKS, Block, Place
 from tnet_geo.pyramid.handles import HANDLES, Handle
@@ -81,6 +81,11 @@ class CogReader:
             nodata=info.nodata,
             block_shapes=(*(level.block_shape for level in levels), *made),
         )
+
+    @property
+    def stored(self) -> tuple[StoredLevel, ...]:
+        """The levels that lie in the file, native first; coarser ones are made of the last of them."""
+        return self._file.levels
 
     def __reduce__(self) -> tuple[type[CogReader], tuple[str, int, str | None]]:
         return CogReader, self._given

@@ -158,11 +158,18 @@ def _facts(walk: Walk) -> Iterator[LookFacts]:
             col=look.tile.col,
             parent=look.parent,
             window=window,
-            footprint=None if geometry is None else json.loads(shapely.to_geojson(shapely.from_wkb(geometry))),
+            footprint=None
+            if geometry is None
+            else json.loads(shapely.to_geojson(shapely.from_wkb(geometry))),
             probability=look.probability,
             path_log_probability=look.path_log_probability,
             evidence=look.evidence,
         )
+
+
+def _geojson(wkb: bytes) -> dict[str, Any]:
+    shape: dict[str, Any] = json.loads(shapely.to_geojson(shapely.from_wkb(wkb)))
+    return shape
 
 
 def _branches(looks: Sequence[LookFacts]) -> Iterator[tuple[LookFacts, str]]:
@@ -183,12 +190,7 @@ def _branches(looks: Sequence[LookFacts]) -> Iterator[tuple[LookFacts, str]]:
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     """Columns, the first flush left and the others flush right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
-        )
-        for row in rows
-    ]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
 
 
 def _span(window: Window) -> str:

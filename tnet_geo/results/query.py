@@ -69,7 +69,9 @@ class Results:
         if run is not None:
             records = [record for record in records if record.id == run]
         if not records:
-            raise InvalidResults(str(folder), f"holds no finished run {run}" if run else "holds no finished run")
+            raise InvalidResults(
+                str(folder), f"holds no finished run {run}" if run else "holds no finished run"
+            )
         record = max(records, key=lambda record: (record.finished, record.id))
         results = cls(folder, record)
         there = results._stored_rows("predictions")
