@@ -5,33 +5,44 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from distributed import Client
 from pyarrow import compute, parquet
 
-from tnet_geo.errors import Incomplete, InvalidManifest, OutputExists, SceneMissing, UsageError
+from tnet_geo.errors import Incomplete, InvalidManifest, OutputExists, PlaceLost, UsageError
 from tnet_geo.grid import Window
-from tnet_geo.imagery import Manifest, Site, read_manifest
-from tnet_geo.inference import Classifier, load_bundle
+from tnet_geo.imagery import Manifest, read_manifest
+from tnet_geo.inference import Classifier
+from tnet_geo.inference.budgets import NO_BUDGET, Budget, most_looks
 from tnet_geo.inference.expectations import Contradiction
 from tnet_geo.inference.runtimes import Precision, Runtime
-from tnet_geo.operations.cluster import cluster, run_tasks
+from tnet_geo.operations.classification_course import Course
+from tnet_geo.operations.classification_tasks import Job
+from tnet_geo.operations.cluster import cluster
+from tnet_geo.operations.devices import devices_here, devices_there
+from tnet_geo.operations.forecast import Cost, beside, forecast, look_seconds
 from tnet_geo.operations.ledger import run_facts
+from tnet_geo.operations.partitions import Partition, partitions_of
+from tnet_geo.operations.patience import why_lost
+from tnet_geo.operations.stopping import held_sigterm
 from tnet_geo.pyramid import CogArchive, SceneArchive, cog_manifest, open_scenes
-from tnet_geo.results import PredictionRow, RunRecord, finish_run, has_part, write_part
-from tnet_geo.results.store import part_files
-from tnet_geo.trail import Answer, Failure
+from tnet_geo.results import RunRecord, finish_run
+from tnet_geo.results.store import adopt_parts, begin_run, part_files, record_of
 
 __all__ = ["ClassifyReport", "classify"]
 
-DIGESTS_AT_ONCE = 16
-"""Scenes that are asked for what names them; far ones take their time to answer."""
+CPU_LOOKS, CUDA_LOOKS = 512, 16384
+"""Looks that a partition comes to: seconds to minutes of one worker."""
+TRIES = 2
+"""Workers that may die of a partition before its sites are asked in a process of their own."""
+TIMED_LOOKS = 20_000
+"""From so many on a forecast is worth the second in which looks are timed."""
 
 
 @dataclass(frozen=True)
@@ -54,29 +65,6 @@ class ClassifyReport:
         return 3 if self.set_aside else 0
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What workers need to know; small, because it travels with every task."""
-
-    archive: str
-    bundle: Path
-    results: Path
-    run_id: str
-    accept: frozenset[Contradiction]
-    runtime: Runtime
-    precision: Precision
-
-    def classifier(self) -> Classifier:
-        """The bundle as the caller wants it asked."""
-        return load_bundle(self.bundle, accept=self.accept, runtime=self.runtime, precision=self.precision)
-
-
-@dataclass(frozen=True)
-class _Partition:
-    name: str
-    sites: tuple[Site, ...]
-
-
 def classify(  # noqa: PLR0913 - as many as the command has options
     *,
     archive: str | Path,
@@ -84,9 +72,12 @@ def classify(  # noqa: PLR0913 - as many as the command has options
     bundle: str | Path,
     out: str | Path,
     split: str | None = None,
+    keep: Sequence[int] | None = None,
+    budget: Budget = NO_BUDGET,
     workers: int | None = None,
     scheduler: str | None = None,
-    partition: int = 64,
+    device: str = "auto",
+    partition: int | None = None,
     accept: Collection[Contradiction] = (),
     runtime: Runtime = "folded",
     precision: Precision = "float32",
@@ -94,13 +85,15 @@ def classify(  # noqa: PLR0913 - as many as the command has options
     """Answer every site of a manifest, reading only the tiles that its walk looks at.
 
     `archive` is one of pyramids, or a folder, list or bucket of Cloud-Optimised GeoTIFFs as they are: see
-    `open_scenes`. Of those, each is one site where there is no manifest.
+    `open_scenes`. Of those, each is one site where there is no manifest. `keep` and `budget` say how far a
+    walk goes, by default as the bundle was trained.
 
-    A partition of sites is published whole, under a name made of the digests of its pixels, the bundle
-    and its sites: the same call again does only what is missing. Sites that cannot be answered are listed
-    with the reason in `out`/failed.csv. So are those whose pixels contradict what the bundle was trained
-    on, unless `accept` names the contradiction; an archive that does is refused. `runtime` and
-    `precision` say what computes looks, see `Classifier`; they are part of the name, too.
+    Sites are answered in partitions of about `partition` looks, each of which is published whole, under a
+    name made of the digests of its pixels, the bundle and its settings: the same call again does only what
+    is missing, and what another run of these results has published is taken from there. Sites that cannot
+    be answered are listed with the reason in `out`/failed.csv. So are those whose pixels contradict what
+    the bundle was trained on, unless `accept` names the contradiction; an archive that does is refused.
+    `runtime`, `precision` and `device` say what computes looks, see `Classifier` and `devices_here`.
 
     >>> report = classify(
     ...     archive="archive", manifest="sites.parquet", bundle="runs/first/bundle", out="answers", workers=1
@@ -111,32 +104,50 @@ def classify(  # noqa: PLR0913 - as many as the command has options
     Raises:
         InvalidManifest, InvalidArchive, InvalidBundle, ArchiveMismatch, OutputExists: nothing was written.
         RuntimeUnusable: this machine, or this network, cannot run so.
-        UsageError: no scheduler answers, a manifest is missing, or `accept` names no contradiction.
+        UsageError: no scheduler answers, a manifest is missing, or options cannot be, alone or together.
+        PlaceLost, ClusterLost: on the way; what was published stays.
         Incomplete: the parts do not add up to what was selected.
+        SystemExit: with 143 after SIGTERM, when what was in hand is published.
     """
     begun = time.monotonic()
     store = open_scenes(archive)
-    table = _manifest(manifest, store)
-    sites = table.select(split).sites
-    if not sites:
+    table = _manifest(manifest, store).select(split)
+    if not len(table):
         raise InvalidManifest(table.path, f"has no site in split {split!r}", "select another")
     folder = Path(out).absolute()
-    job = _Job(store.place, Path(bundle).absolute(), folder, "", frozenset(accept), runtime, precision)
-    classifier = job.classifier()
-    classifier.check(store)
-    if folder.exists() and (not folder.is_dir() or _foreign(folder)):
-        raise OutputExists(str(folder), "it holds no results; name another folder")
-    asked = classifier.walk.model_dump(mode="json")
-    asked |= {"runtime": classifier.runtime, "accept": sorted(job.accept)}
-    names = classifier.bundle.digest, json.dumps(asked)
-    partitions = _partitions(sites, store, names, partition)
-    job = replace(job, run_id=_digest("run", *(part.name for part in partitions))[:12])
-    missing = [part for part in partitions if not has_part(folder, job.run_id, part.name)]
-    if missing:
-        with cluster(workers, scheduler) as client:
-            _compute(job, missing, client)
-    took = time.monotonic() - begun
-    return _finish(job, classifier, table, settings=asked, split=split, seconds=took)
+    kept = None if keep is None else tuple(keep)
+    job = Job(
+        store.place, Path(bundle).absolute(), folder, frozenset(accept), runtime, precision, kept, budget
+    )
+    with ExitStack() as stack:
+        client = stack.enter_context(cluster(None, scheduler)) if scheduler else None
+        devices = devices_here(device) if client is None else devices_there(device, client)
+        job = replace(job, device=devices.name)
+        classifier, computed = _classifier(job, client)
+        classifier.check(store)
+        if folder.exists() and (not folder.is_dir() or _foreign(folder)):
+            raise OutputExists(str(folder), "it holds no results; name another folder")
+        settings = _settings(job, classifier, computed)
+        most = partition or (CPU_LOOKS if devices.name == "cpu" else CUDA_LOOKS)
+        partitions = _partitions(table, store, classifier, settings, most)
+        names = [part.name for part in partitions]
+        job = replace(job, bundle_digest=classifier.bundle.digest, run_id=_digest("run", *names)[:12])
+        with _kept(folder):
+            begin_run(folder)
+            there = adopt_parts(folder, job.run_id, names)
+        missing = [part for part in partitions if part.name not in there]
+        costs: dict[str, Any] = {}
+        if missing:
+            with held_sigterm() as stop:
+                client = client or stack.enter_context(
+                    cluster(workers, None, devices=devices.each, tries=TRIES)
+                )
+                course = Course(job, client, missing, begun)
+                predicted = _forecast(classifier, store, missing, course.hands)
+                costs = beside(predicted, course.run(stop), classifier.bundle.network)
+    with _kept(folder):
+        took = time.monotonic() - begun
+        return _finish(job, classifier, table, split=split, settings=settings, costs=costs, seconds=took)
 
 
 def _manifest(manifest: str | Path | Manifest | None, archive: SceneArchive) -> Manifest:
@@ -155,139 +166,90 @@ def _foreign(folder: Path) -> bool:
     return bool(names) and not names & {"predictions", "trails"}
 
 
+def _classifier(job: Job, client: Client | None) -> tuple[Classifier, str]:
+    """The bundle as it is asked, on a device that is here, and what computes its looks in the workers."""
+    if client is None or job.device == "cpu":
+        classifier = job.classifier()
+        return classifier, _computes(classifier)
+    # Where the command runs there need be no GPU.
+    return replace(job, device="cpu").classifier(), client.submit(_worker_computes, job, pure=False).result()
+
+
+def _worker_computes(job: Job) -> str:
+    return _computes(job.classifier())
+
+
+def _computes(classifier: Classifier) -> str:
+    """What tells the bits of one answer from another's: runtime, precision, shape of batches, GPU."""
+    device = classifier.engine.device
+    return classifier.runtime + (f" {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "")
+
+
+def _settings(job: Job, classifier: Classifier, computed: str) -> dict[str, Any]:
+    """All that names answers, beside pixels and bundle."""
+    budget = {name: limit for name, limit in asdict(job.budget).items() if limit is not None}
+    walk = classifier.walk.model_dump(mode="json")
+    return walk | {"runtime": computed, "accept": sorted(job.accept)} | ({"budget": budget} if budget else {})
+
+
 def _partitions(
-    sites: Sequence[Site], archive: SceneArchive, names: tuple[str, ...], size: int
-) -> list[_Partition]:
-    """Sites in the manifest's order, each group named by everything that its answers depend on.
+    table: Manifest, archive: SceneArchive, classifier: Classifier, settings: dict[str, Any], most: int
+) -> list[Partition]:
+    """Raises: PlaceLost: the archive was lost while it was asked what it holds."""
 
-    `names`: of that what all groups share.
-    """
-    sites = [_adopted(site, archive) for site in sites]
-    scenes = list(dict.fromkeys(site.scene_id for site in sites))
-    with ThreadPoolExecutor(DIGESTS_AT_ONCE) as threads:
-        digests = dict(zip(scenes, threads.map(archive.digest, scenes), strict=True))
-    found = []
-    for start in range(0, len(sites), size):
-        group = tuple(sites[start : start + size])
-        facts = [
-            (
-                site.site_id,
-                site.scene_id,
-                digests[site.scene_id],
-                _corners(site.window),
-                site.label,
-                site.split,
-                site.date,
-            )
-            for site in group
-        ]
-        name = _digest(*names, json.dumps(facts))
-        found.append(_Partition(name[:16], group))
+    def looks(window: Window) -> int:
+        return most_looks(window, classifier.half_px, classifier.walk, classifier.budget)
+
+    names = classifier.bundle.digest, json.dumps(settings)
+    found = partitions_of(table.sites, archive, names, looks_of=looks, most_looks=most)
+    cause = why_lost(archive)
+    if cause is not None:
+        raise PlaceLost(archive.place, cause)
     return found
-
-
-def _adopted(site: Site, archive: SceneArchive) -> Site:
-    """The site as the archive keeps it; one that it lacks is left as it is, and set aside by its walk."""
-    try:
-        return archive.adopt(site)
-    except SceneMissing:
-        return site
-
-
-def _corners(window: Window | None) -> tuple[int, ...] | None:
-    return None if window is None else (window.row, window.col, window.height, window.width)
 
 
 def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _compute(job: _Job, partitions: Sequence[_Partition], client: Client) -> None:
-    """One task per partition; a partition whose task breaks is tried again site by site."""
-    broken: list[_Partition] = []
-
-    def take(part: _Partition, result: Exception | None) -> None:
-        if result is not None:
-            broken.append(part)
-
-    run_tasks(client, partial(_classify_partition, job), partitions, on_done=take)
-    for part in broken:
-        _rescue(job, part, client)
+def _forecast(
+    classifier: Classifier, archive: SceneArchive, partitions: Sequence[Partition], workers: int
+) -> Cost:
+    """What the walks are expected to take, in seconds too where that is worth measuring."""
+    sites = [site for part in partitions for site in part.sites]
+    found = forecast(classifier, archive, sites, workers=workers)
+    if found.tiles < TIMED_LOOKS:
+        return found
+    return forecast(classifier, archive, sites, workers=workers, look_seconds=look_seconds(classifier))
 
 
-def _rescue(job: _Job, part: _Partition, client: Client) -> None:
-    """Answer the sites of a broken partition one by one, so that one bad site costs only itself."""
-    found: dict[str, Answer | Failure] = {}
-
-    def take(site: Site, result: Answer | Failure | Exception) -> None:
-        if isinstance(result, Exception):
-            cause = " ".join(f"{type(result).__name__}: {result}".split())
-            result = Failure(site.site_id, f"Site {site.site_id} broke its task ({cause[:200]}).")
-        found[site.site_id] = result
-
-    for site in part.sites:  # one at a time: Dask blames whatever waits on a worker that dies
-        run_tasks(client, partial(_answer_one, job), [site], on_done=take)
-    _publish(job, part, [found[site.site_id] for site in part.sites])
-
-
-@lru_cache(maxsize=1)
-def _loaded(job: _Job) -> tuple[Classifier, SceneArchive]:
-    """Once per worker process."""
-    return job.classifier(), open_scenes(job.archive)
-
-
-def _classify_partition(job: _Job, part: _Partition) -> None:
-    """In a worker: walk all sites of a partition, then publish what came out."""
-    classifier, archive = _loaded(job)
-    _publish(job, part, list(classifier.answer(archive, part.sites)))
-
-
-def _answer_one(job: _Job, site: Site) -> Answer | Failure:
-    classifier, archive = _loaded(job)
-    return next(classifier.answer(archive, [site]))
-
-
-def _publish(job: _Job, part: _Partition, outcomes: Sequence[Answer | Failure]) -> None:
-    classifier, archive = _loaded(job)
-    sites = {site.site_id: site for site in part.sites}
-    rows = [
-        _row(outcome, sites[outcome.site_id], archive, classifier.half_px)
-        for outcome in outcomes
-        if isinstance(outcome, Answer)
-    ]
-    failures = [outcome for outcome in outcomes if isinstance(outcome, Failure)]
-    write_part(job.results, job.run_id, part.name, rows, failures)
-
-
-def _row(answer: Answer, site: Site, archive: SceneArchive, half_px: int) -> PredictionRow:
-    spec = archive.reader(site.scene_id).spec
-    return PredictionRow(
-        answer=answer,
-        scene_id=site.scene_id,
-        window=site.window or Window(0, 0, *spec.shape),
-        half_px=half_px,
-        expected=site.label,
-        split=site.split,
-        date=site.date,
-        crs=spec.crs,
-        transform=spec.transform,
-    )
+@contextmanager
+def _kept(folder: Path) -> Iterator[None]:
+    """Raises: PlaceLost: the folder of results fails us."""
+    try:
+        yield
+    except OSError as error:
+        raise PlaceLost(str(folder), error.strerror or str(error)) from error
 
 
 def _finish(
-    job: _Job,
+    job: Job,
     classifier: Classifier,
     table: Manifest,
     *,
-    settings: Mapping[str, Any],
     split: str | None,
+    settings: dict[str, Any],
+    costs: dict[str, Any],
     seconds: float,
 ) -> ClassifyReport:
     """Count what is there, write the record, and say it."""
-    selected = len(table.select(split))
+    selected = len(table)
     rows, failed, tiles, decoded = _counts(job)
     if rows + failed != selected:
         raise Incomplete(job.run_id, selected, rows, failed)
+    before = record_of(job.results, job.run_id)
+    if before is not None and not costs:  # nothing was missing
+        costs = {"predicted": before.predicted, "measured": before.measured}
     record = RunRecord(
         id=job.run_id,
         classes=classifier.classes,
@@ -299,7 +261,8 @@ def _finish(
         answered=rows,
         set_aside=failed,
         seconds=round(seconds, 2),
-        settings=dict(settings),
+        settings=settings,
+        **costs,
         **run_facts(),
     )
     finish_run(job.results, record)  # again for a run that was finished before: it is now the latest
@@ -308,11 +271,11 @@ def _finish(
     )
 
 
-def _counts(job: _Job) -> tuple[int, int, int, int]:
+def _counts(job: Job) -> tuple[int, int, int, int]:
     """Answers, failures, tiles and bytes of the run's parts."""
     rows = failed = tiles = decoded = 0
     for file in part_files(job.results, "predictions", job.run_id):
-        part = parquet.read_table(file, columns=["tiles", "bytes_decoded"])
+        part = parquet.read_table(file, columns=["tiles", "bytes_decoded"], partitioning=None)
         rows += len(part)
         tiles += compute.sum(part["tiles"]).as_py() or 0
         decoded += compute.sum(part["bytes_decoded"]).as_py() or 0

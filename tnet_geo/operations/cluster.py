@@ -6,17 +6,20 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import dask
 from dask.system import CPU_COUNT
-from distributed import Client, LocalCluster, as_completed
+from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin, as_completed
 
-from tnet_geo.errors import UsageError
+from tnet_geo.errors import ClusterLost, UsageError
 
 __all__ = ["Task", "cluster", "memory_of", "outcome", "run_graph", "run_tasks", "threads_of"]
 
@@ -37,12 +40,41 @@ SETTINGS = {
 }
 
 
+RECONNECT_SECONDS = 60.0
+"""How long a scheduler that went away may take to come back."""
+
+
+class OwnWorker(WorkerPlugin):
+    """Makes a worker process of ours take no SIGTERM, and see one device."""
+
+    name = "tnet-geo"
+
+    def __init__(self, devices: Sequence[str] = ()) -> None:
+        self._devices = tuple(devices)
+
+    def setup(self, worker: Worker) -> None:
+        """In the worker's main thread, before its first task."""
+        # Schedulers of jobs send SIGTERM to all processes; the command then waits for what is in hand.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if self._devices:  # before CUDA is initialised: each worker has its own as cuda:0
+            os.environ["CUDA_VISIBLE_DEVICES"] = self._devices[int(worker.name) % len(self._devices)]
+
+
 @contextmanager
-def cluster(workers: int | None, scheduler: str | None, memory_bytes: int | None = None) -> Iterator[Client]:
+def cluster(
+    workers: int | None,
+    scheduler: str | None,
+    memory_bytes: int | None = None,
+    *,
+    devices: Sequence[str] = (),
+    tries: int = 4,
+) -> Iterator[Client]:
     """A client of the cluster at `scheduler`, or of a local one that lives as long as the block.
 
-    The local one has `workers` processes of one thread each, by default one for every core that this
-    process may use; each may take `memory_bytes`, by default its share of what this machine has.
+    The local one has `workers` processes of one thread each, by default one for each of `devices` (as
+    CUDA_VISIBLE_DEVICES has them) or else for every core that this process may use; each may take
+    `memory_bytes`, by default its share of what this machine has. A task whose worker dies is tried
+    `tries` times; a cluster that is there has its own number.
 
     Raises:
         UsageError: nothing answers at `scheduler`, or its workers run other versions of what they share.
@@ -52,9 +84,9 @@ def cluster(workers: int | None, scheduler: str | None, memory_bytes: int | None
             yield client
         return
     with (
-        dask.config.set(SETTINGS),
+        dask.config.set(SETTINGS | {"distributed.scheduler.allowed-failures": tries - 1}),
         LocalCluster(
-            n_workers=workers or CPU_COUNT,
+            n_workers=workers or len(devices) or CPU_COUNT,
             threads_per_worker=1,
             memory_limit=memory_bytes or "auto",
             processes=True,
@@ -64,6 +96,7 @@ def cluster(workers: int | None, scheduler: str | None, memory_bytes: int | None
         ) as local,
         Client(local, set_as_default=False) as client,
     ):
+        client.register_plugin(OwnWorker(devices))
         yield client
 
 
@@ -80,6 +113,7 @@ def _connected(scheduler: str) -> Client:
             f"The cluster at {scheduler} cannot be used ({' '.join(str(error).split())}): "
             "install the same versions there as here."
         ) from error
+    client._timeout = RECONNECT_SECONDS  # has no public name but that of the first connection
     return client
 
 
@@ -106,19 +140,33 @@ class Task:
     """Called with the future, which may hold a result or an exception; gives tasks that follow from it."""
 
 
-def run_graph(client: Client, tasks: Iterable[Task]) -> None:
+def run_graph(
+    client: Client,
+    tasks: Iterable[Task],
+    *,
+    ahead: int | None = None,
+    stopped: Callable[[], bool] = lambda: False,
+) -> None:
     """Run tasks, and those that follow from them, which come first.
 
     A task that fails, or whose worker dies again and again, ends with an exception in its future; the
-    others go on. Few tasks are under way at a time, so that neither arguments nor results pile up.
+    others go on. Few tasks are under way at a time, so that neither arguments nor results pile up:
+    `ahead` more than there are threads, by default as many again. From when `stopped` says so none is begun.
+
+    A scheduler that comes back after a while is given the tasks again that it had; those with futures
+    among their arguments end with an exception.
+
+    Raises:
+        ClusterLost: the scheduler went away.
     """
     waiting, following = iter(tasks), deque[Task]()
     at_hand: dict[Any, Task] = {}
     done = as_completed(loop=client.loop)
-    limit = 2 * threads_of(client) + 2
 
     def fill() -> None:
-        while len(at_hand) < limit:
+        threads = _threads_once_there(client)
+        limit = threads + (threads + 2 if ahead is None else ahead)
+        while len(at_hand) < limit and not stopped():
             task = following.popleft() if following else next(waiting, None)
             if task is None:
                 return
@@ -128,8 +176,33 @@ def run_graph(client: Client, tasks: Iterable[Task]) -> None:
 
     fill()
     for future in done:
-        following.extend(at_hand.pop(future).on_done(future) or ())
+        task = at_hand.pop(future)
+        if future.cancelled() and not any(isinstance(part, Future) for part in task.arguments):
+            following.appendleft(task)
+            _await_scheduler(client)
+        else:
+            following.extend(task.on_done(future) or ())
         fill()
+
+
+def _threads_once_there(client: Client) -> int:
+    """See `threads_of`; the client may have to find its scheduler again first. Raises: ClusterLost."""
+    while True:
+        _await_scheduler(client)
+        try:
+            return threads_of(client)
+        except OSError:
+            time.sleep(0.1)
+
+
+def _await_scheduler(client: Client) -> None:
+    """Until the client has found its scheduler again. Raises: ClusterLost."""
+    address = client.scheduler.address if client.scheduler is not None else "nowhere"
+    while client.status == "connecting":
+        time.sleep(0.1)
+    if client.status != "running":
+        gone = f"it went away and did not come back within {RECONNECT_SECONDS:.0f} s"
+        raise ClusterLost(f"The Dask scheduler at {address}", gone)
 
 
 def run_tasks(

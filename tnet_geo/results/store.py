@@ -14,12 +14,13 @@ import fcntl
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from tnet_geo.errors import Incomplete
 from tnet_geo.results.geoparquet import parquet_bytes
@@ -27,7 +28,16 @@ from tnet_geo.results.schema import FAILED, NAME, PredictionRow, RunRecord
 from tnet_geo.results.tables import prediction_table, trail_table
 from tnet_geo.trail import Failure
 
-__all__ = ["finish_run", "has_part", "part_files", "parts_of", "write_part"]
+__all__ = [
+    "adopt_parts",
+    "begin_run",
+    "finish_run",
+    "has_part",
+    "part_files",
+    "parts_of",
+    "record_of",
+    "write_part",
+]
 
 
 def part_files(folder: Path, table: str, run: str) -> list[Path]:
@@ -45,12 +55,66 @@ def has_part(folder: str | Path, run: str, part: str) -> bool:
     return _part_file(Path(folder), "predictions", run, part).is_file()
 
 
+def begin_run(folder: str | Path) -> None:
+    """Make the folder of results, so that parts can be written to it. Raises: OSError."""
+    with _turn(Path(folder)):
+        pass
+
+
+def adopt_parts(folder: str | Path, run: str, names: Collection[str]) -> set[str]:
+    """Take what other runs of this folder have published for parts of this one; gives all that it has then.
+
+    Parts of one name say the same, whatever run wrote them. They share files where the file system can.
+
+    Raises: OSError.
+    """
+    root = Path(folder)
+    there = parts_of(root, run)
+    wanted = set(names) - there
+    if not wanted:
+        return there
+    with _turn(root):
+        homes = _homes(root, wanted, run)
+        for table in ("trails", "failed", "predictions"):  # what seals them is last
+            for name, home in homes.items():
+                source, target = (_part_file(root, table, which, name) for which in (home, run))
+                if source.exists():
+                    _link(source, target)
+            _flush_folder(root / table / f"run={run}")
+    return there | homes.keys()
+
+
+def _homes(root: Path, wanted: set[str], run: str) -> dict[str, str]:
+    """Of wanted parts a run, other than this one, that has them."""
+    found = {}
+    for other in sorted((root / "predictions").glob("run=*")):
+        name = other.name.removeprefix("run=")
+        if name != run:
+            found.update(dict.fromkeys(wanted & parts_of(root, name), name))
+    return {part: home for part, home in found.items() if _part_file(root, "trails", home, part).exists()}
+
+
+def _link(source: Path, target: Path) -> None:
+    """One file under two names, or a copy where links cannot be; whole or absent."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = target.with_name(f".{target.name}.draft")
+    draft.unlink(missing_ok=True)
+    try:
+        draft.hardlink_to(source)
+    except OSError:
+        draft.unlink(missing_ok=True)
+        _write(draft, source.read_bytes())
+    draft.replace(target)
+
+
 def write_part(
     folder: str | Path,
     run: str,
     part: str,
     rows: Sequence[PredictionRow],
     failures: Sequence[Failure] = (),
+    *,
+    there: bool = False,
 ) -> Path:
     """Publish what became of one group of sites; gives the file that seals it.
 
@@ -59,13 +123,17 @@ def write_part(
     same part at once take turns; what is there in the end is all of one writer. A sealed part
     that says something else is unsealed first.
 
+    there: `begin_run` has made the folder; where it is gone nothing may take its place, such as what lies
+    below a file system that is mounted there.
+
     Raises:
         ValueError: a name that cannot be a file's, or one site twice.
+        OSError: the disk is full, or the folder is gone.
     """
     root = Path(folder)
     contents = _part_contents(rows, failures)
     files = {table: _part_file(root, table, run, part) for table in contents}
-    with _turn(root):
+    with _turn(root, make=not there):
         if all(_holds(files[table], content) for table, content in contents.items()):
             return files["predictions"]
         files["predictions"].unlink(missing_ok=True)
@@ -96,6 +164,15 @@ def finish_run(folder: str | Path, record: RunRecord) -> Path:
     return path
 
 
+def record_of(folder: str | Path, run: str) -> RunRecord | None:
+    """The record of a run; None while it is not finished, or where it cannot be read."""
+    try:
+        content = (Path(folder) / "runs" / f"{run}.json").read_bytes()
+        return RunRecord.model_validate_json(content)
+    except (FileNotFoundError, ValidationError):
+        return None
+
+
 def _part_contents(rows: Sequence[PredictionRow], failures: Sequence[Failure]) -> dict[str, bytes | None]:
     """Bytes of a part's files by table, in the order in which they are written; None: no file."""
     rows = sorted(rows, key=lambda row: row.answer.site_id)
@@ -120,10 +197,11 @@ def _part_file(root: Path, table: str, run: str, part: str) -> Path:
 
 
 @contextmanager
-def _turn(root: Path) -> Iterator[None]:
+def _turn(root: Path, *, make: bool = True) -> Iterator[None]:
     """Be the only writer of these results; a killed one's turn ends with it."""
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("wb") as lock:
+    if make:
+        root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("ab" if make else "r+b") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
@@ -142,16 +220,31 @@ def _replace(path: Path, content: bytes | None) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.draft")
-    with draft.open("wb") as file:
+    try:
+        _write(draft, content)
+    except OSError:
+        with suppress(OSError):  # a full disk is to keep nothing of it
+            draft.unlink(missing_ok=True)
+        raise
+    draft.replace(path)
+    _flush_folder(path.parent)
+
+
+def _write(path: Path, content: bytes) -> None:
+    with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
-    handle = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Force the names in a folder, if it is there, to disk."""
+    with suppress(FileNotFoundError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def _site_ids(root: Path, table: str, run: str) -> list[str]:
