@@ -6,10 +6,18 @@ from tnet_geo import classify as classify_sites
 from tnet_geo.cli.endings import call
 
 
-def classify(archive: Path, manifest: Path, bundle: Path, results: Path, scheduler: str | None = None) -> int:
+def classify(
+    archive: str,
+    manifest: Path,
+    bundle: Path,
+    results: Path,
+    *,
+    scheduler: str | None = None,
+    device: str = "auto",
+) -> int:
     """Every site of the manifest gets its answer or its reason."""
     report = classify_sites(
-        archive=archive, manifest=manifest, bundle=bundle, out=results, scheduler=scheduler
+        archive=archive, manifest=manifest, bundle=bundle, out=results, scheduler=scheduler, device=device
     )
     return report.exit_code
 
