@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -64,15 +65,16 @@ class Work:
         script.write_text(SCRIPT)
         arguments = {"archive": self.archive, "manifest": self.manifest, "bundle": str(self.bundle)}
         arguments |= {"out": str(out), "workers": 2, "partition": LOOKS} | dict(self.given) | given
-        with out.with_name(f"{out.name}.log").open("ab") as log:
+        handle, log = tempfile.mkstemp(dir=self.bundle.parent, suffix=".log")
+        with os.fdopen(handle, "wb") as file:
             process = subprocess.Popen(
                 [sys.executable, str(script), json.dumps(arguments)],
                 start_new_session=True,
-                stderr=log,
+                stderr=file,
                 cwd=PROJECT,
                 env={**os.environ, "PYTHONPATH": str(PROJECT), **(environment or {})},
             )
-        return Running(process, out)
+        return Running(process, out, Path(log))
 
     def run(self, out: Path, environment: Mapping[str, str] | None = None, **given: Any) -> int:
         """Start it, wait until it ends, and give its exit status."""
@@ -85,6 +87,7 @@ class Running:
 
     process: subprocess.Popen[bytes]
     out: Path
+    log: Path
 
     def ended(self, seconds: float = 240) -> int:
         """Its exit status; it must end in this time, and its processes with it."""
@@ -116,8 +119,8 @@ class Running:
         self.process.wait()
 
     def said(self) -> str:
-        """What it has said on stderr so far, former runs included."""
-        return self.out.with_name(f"{self.out.name}.log").read_text()
+        """What it has said on stderr so far."""
+        return self.log.read_text()
 
     def gone(self, seconds: float = 60) -> None:
         """Wait until no process of it is left; end those that stay, and fail."""
