@@ -19,7 +19,7 @@ from tnet_geo.model.network import TraversalNetwork
 from tnet_geo.model.places import Places
 from tnet_geo.model.settings import NetworkSettings, WalkSettings
 
-__all__ = ["LookMacs", "WalkMacs", "look_macs", "parameters", "shapes_of", "walk_macs"]
+__all__ = ["LookMacs", "WalkMacs", "aggregation_macs", "look_macs", "parameters", "shapes_of", "walk_macs"]
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def walk_macs(network: TraversalNetwork, walk: WalkSettings, depths: int | None 
         per_depth.append(per_depth[-1] * kept)
     looks, decisions = sum(per_depth), sum(per_depth[:-1])
     shapes = _without_numbers(network)
-    parts, pool = look_macs(shapes), _aggregation_macs(shapes, looks)
+    parts, pool = look_macs(shapes), aggregation_macs(shapes, looks)
     total = looks * parts.look + decisions * parts.location + pool + parts.classifier
     return WalkMacs(looks, decisions, total)
 
@@ -123,7 +123,9 @@ def _without_numbers(network: TraversalNetwork) -> TraversalNetwork:
     return network if network.classifier.weight.is_meta else shapes_of(network.settings)
 
 
-def _aggregation_macs(shapes: TraversalNetwork, looks: int) -> int:
+def aggregation_macs(network: TraversalNetwork, looks: int) -> int:
+    """Multiply-accumulates of adding up so many looks of one site; each takes as many as the others."""
+    shapes = _without_numbers(network)
     features: Tensor = torch.zeros(1, looks, shapes.backbone.features, device="meta")
     mask = torch.ones(1, looks, dtype=torch.bool, device="meta")
     return _macs(lambda: shapes.aggregation(features, mask))

@@ -1,0 +1,81 @@
+"""About how many requests and bytes a walk takes from an archive that is far away, before one is made."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tnet_geo.errors import SetAside
+from tnet_geo.imagery.remote import remote_file
+from tnet_geo.operations.expected import Expected
+from tnet_geo.pyramid import Archive, CogReader, SceneArchive
+from tnet_geo.pyramid.pack_index import opened_pack
+from tnet_geo.pyramid.pack_layout import PACKS
+from tnet_geo.pyramid.pack_reader import PackReader
+
+if TYPE_CHECKING:
+    from tnet_geo.pyramid.tiles import TileReader
+
+__all__ = ["Fetches"]
+
+SCENES_WEIGHED = 3
+"""Scenes whose stored bytes are compared with what they decode to."""
+INDEX_ENTRY = 16
+"""Bytes of a chunk in the index of its shard."""
+
+
+class Fetches:
+    """Of one archive. Any thread may ask. Local files take neither requests nor fetched bytes.
+
+    What opening took is what the reader's meter says. Of a pyramid a tile is the index of a shard and two
+    rows of chunks, and the root, which is whole levels, is one range. Of a COG it is as many ranges as it
+    has rows of blocks. Bytes are decoded ones times how much smaller some of the scenes are as they are
+    stored. Real walks take fewer requests where tiles are neighbours.
+    """
+
+    def __init__(self, archive: SceneArchive) -> None:
+        self._archive = archive
+        self._lock = threading.Lock()
+        self._weighed: dict[str, float] = {}
+
+    def of(self, reader: TileReader, expected: Expected) -> tuple[float, float]:
+        """Requests, and bytes over the network, of one walk with a reader that has just been opened."""
+        archive, opened, spec = self._archive, reader.meter.snapshot(), reader.spec
+        decoded = expected.bytes_decoded
+        if isinstance(archive, Archive) and not archive.store.local:
+            index = INDEX_ENTRY * archive.settings.shard_chunks**2
+            requests = opened.requests + 1 + 3 * max(expected.tiles - 1, 0)
+            return requests, opened.bytes_fetched + decoded * self._share(reader) + expected.tiles * index
+        if isinstance(reader, CogReader) and opened.requests:
+            rows = 1 + spec.base_px / spec.chunk_sides[0]
+            requests = opened.requests + rows * expected.tiles
+            return requests, opened.bytes_fetched + decoded * self._share(reader)
+        return 0.0, 0.0
+
+    def _share(self, reader: TileReader) -> float:
+        """Stored bytes for each decoded one, of this scene or of others that were weighed before."""
+        name = reader.pack_id if isinstance(reader, PackReader) else reader.spec.scene_id
+        with self._lock:
+            if name not in self._weighed and len(self._weighed) < SCENES_WEIGHED:
+                self._weighed[name] = self._weigh(reader)
+            return self._weighed.get(name) or sum(self._weighed.values()) / len(self._weighed)
+
+    def _weigh(self, reader: TileReader) -> float:
+        spec, archive = reader.spec, self._archive
+        per_pixel = spec.bands * np.dtype(spec.dtype).itemsize + (0 if spec.all_valid else 1)
+        decoded = per_pixel * sum(rows * cols for rows, cols in spec.shapes)
+        try:
+            if isinstance(reader, CogReader):
+                return remote_file(reader.source).size / decoded
+            assert isinstance(archive, Archive), "others are local"
+            if isinstance(reader, PackReader):
+                pack = opened_pack(archive.store, reader.pack_id)
+                decoded *= pack.layout.sites if pack else 1
+                store = archive.store.at(PACKS, reader.pack_id)
+            else:
+                store = archive.scene_store(spec.scene_id)
+            return sum(size for key, size in store.sizes() if "/c/" in key) / decoded
+        except SetAside:
+            return 1.0
