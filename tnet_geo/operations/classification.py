@@ -35,7 +35,7 @@ from tnet_geo.pyramid import CogArchive, SceneArchive, cog_manifest, open_scenes
 from tnet_geo.results import RunRecord, finish_run
 from tnet_geo.results.store import adopt_parts, begin_run, part_files, record_of
 
-__all__ = ["ClassifyReport", "classify"]
+__all__ = ["ClassifyReport", "classify", "manifest_of"]
 
 CPU_LOOKS, CUDA_LOOKS = 512, 16384
 """Looks that a partition comes to: seconds to minutes of one worker."""
@@ -111,7 +111,7 @@ def classify(  # noqa: PLR0913 - as many as the command has options
     """
     begun = time.monotonic()
     store = open_scenes(archive)
-    table = _manifest(manifest, store).select(split)
+    table = manifest_of(manifest, store).select(split)
     if not len(table):
         raise InvalidManifest(table.path, f"has no site in split {split!r}", "select another")
     folder = Path(out).absolute()
@@ -150,7 +150,8 @@ def classify(  # noqa: PLR0913 - as many as the command has options
         return _finish(job, classifier, table, split=split, settings=settings, costs=costs, seconds=took)
 
 
-def _manifest(manifest: str | Path | Manifest | None, archive: SceneArchive) -> Manifest:
+def manifest_of(manifest: str | Path | Manifest | None, archive: SceneArchive) -> Manifest:
+    """The table of sites that is meant: of COGs every one, where none is given. Raises: UsageError."""
     if isinstance(manifest, Manifest):
         return manifest
     if manifest is not None:
