@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -102,7 +102,7 @@ class Running:
         while not there():
             assert self.process.poll() is None, f"it ended before: {self.said()}"
             assert time.monotonic() < deadline, self.said()
-            time.sleep(0.002)
+            time.sleep(0.01)
 
     def until_parts(self, count: int) -> None:
         """Wait for so many published parts."""
@@ -184,30 +184,61 @@ def check(work: Work, out: Path, whole: Mapping[str, bytes]) -> None:
     assert not [path for path in out.rglob("*") if path.name.endswith(".draft")]
 
 
-def pyramid_work(folder: Path, scenes: int = 12, windows: int = 60) -> Work:
-    """Windows of random scenes, many to a scene, in the order of the manifest."""
+def pyramid_work(folder: Path, scenes: int = 12, windows: int = 60, alone: Sequence[str] = ()) -> Work:
+    """Windows of random scenes, many to a scene, in the order of the manifest.
+
+    `alone`: names of further scenes of one site each, which stand in pairs, far apart, among the others.
+    """
     archive = create_archive(folder / "archive", SETTINGS)
     found = []
     chance = np.random.default_rng(13)
+
+    def scene(name: str, seed: int) -> str:
+        source = write_raster(folder / "scenes" / f"{name}.tif", random_pixels(seed, (SIDE, SIDE)))
+        build_scene(str(source), name, archive.place, SETTINGS)
+        return str(source)
+
     for n in range(scenes):
-        source = write_raster(folder / "scenes" / f"s{n:03d}.tif", random_pixels(n, (SIDE, SIDE)))
-        build_scene(str(source), f"s{n:03d}", archive.place, SETTINGS)
+        source = scene(f"s{n:03d}", n)
         for k in range(windows):
             height, width = (int(side) for side in chance.integers(60, 140, 2))
             row, col = int(chance.integers(SIDE - height)), int(chance.integers(SIDE - width))
             window = Window(row, col, height, width)
-            found.append(Site(f"{n:03d}-{k:03d}", str(source), f"s{n:03d}", window, split="test"))
+            found.append(Site(f"{n:03d}-{k:03d}", source, f"s{n:03d}", window, split="test"))
+    for n, name in enumerate(alone):
+        window = Window(0, 0, 120, 120)
+        found.insert(3 + n + 40 * (n // 2), Site(name, scene(name, 100 + n), name, window, split="test"))
     return work_of(folder, archive.place, found)
 
 
-def cog_work(folder: Path, scenes: int = 12, windows: int = 60) -> Work:
+def cog_work(folder: Path, scenes: int = 12, windows: int = 60, alone: Sequence[str] = ()) -> Work:
     """The same sites on an archive of COGs, as GDAL writes them."""
-    pyramids = pyramid_work(folder, scenes, windows)
+    pyramids = pyramid_work(folder, scenes, windows, alone)
     (folder / "cogs").mkdir()
     for source in dict.fromkeys(site.scene for site in pyramids.sites):
         options = {"blocksize": 128, "compress": "deflate"}
         copy(source, folder / "cogs" / Path(source).name, driver="COG", **options)
     return work_of(folder, str(folder / "cogs"), list(pyramids.sites))
+
+
+def haunted(folder: Path, scenes: str, body: str) -> dict[str, str]:
+    """An environment in which a worker that reads tiles of scenes so named (a prefix) does `body`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "sitecustomize.py").write_text(
+        "import os, signal, time\n"
+        "from tnet_geo.pyramid.cog import CogReader\n"
+        "from tnet_geo.pyramid.reader import SceneReader\n"
+        "def haunt(kind):\n"
+        "    submit = kind.submit\n"
+        "    def haunted(self, tiles):\n"
+        f"        if self.spec.scene_id.startswith({scenes!r}):\n"
+        f"            {body}\n"
+        "        return submit(self, tiles)\n"
+        "    kind.submit = haunted\n"
+        "haunt(CogReader)\n"
+        "haunt(SceneReader)\n"
+    )
+    return {"PYTHONPATH": os.pathsep.join([str(folder), str(PROJECT)])}
 
 
 def work_of(folder: Path, archive: str, sites: list[Site], **given: Any) -> Work:
