@@ -6,6 +6,8 @@ window.
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -35,6 +37,13 @@ def child_pooling(cells: int) -> Tensor:
         inside = torch.clamp(torch.clamp(edges + 1 / cells, max=last) - torch.clamp(edges, min=first), min=0)
         rows.append(inside / inside.sum())
     return torch.stack([torch.outer(rows[i], rows[j]).flatten() for i in range(3) for j in range(3)]).float()
+
+
+@cache
+def _pooling(cells: int, device: torch.device) -> Tensor:
+    """The transpose of `child_pooling` on a device, made once."""
+    with torch.inference_mode(False):  # kept beyond the pass that asks first
+        return child_pooling(cells).to(device).T
 
 
 class Sharpness(nn.Module):
@@ -106,7 +115,7 @@ class MapHead(nn.Module):
         known = places.depth.clamp(max=self.depth.num_embeddings - 1)
         hidden = self.reduce(self.norm(tap)) + self.depth(known)[:, :, None, None]
         scores = self.score(torch.relu(self.told(hidden, places, parent))).flatten(1)
-        logits: Tensor = self.sharpness(scores @ child_pooling(tap.shape[-1]).to(scores).T)
+        logits: Tensor = self.sharpness(scores @ _pooling(tap.shape[-1], scores.device).to(scores.dtype))
         return logits
 
 
