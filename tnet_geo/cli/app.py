@@ -11,6 +11,7 @@ from tnet_geo.cli import care, manifest, model, pyramid, results
 from tnet_geo.cli.classify import classify
 from tnet_geo.cli.demo import demo
 from tnet_geo.cli.endings import Flags
+from tnet_geo.cli.estimate import estimate
 from tnet_geo.cli.evaluate import evaluate
 from tnet_geo.cli.groups import group
 from tnet_geo.cli.train import train
@@ -33,6 +34,7 @@ pyramid.app.command()(care.repair)
 pyramid.app.command()(care.export)
 app.command()(train)
 app.command()(evaluate)
+app.command()(estimate)
 app.command()(classify)
 app.add_typer(results.app, name="results")
 app.add_typer(model.app, name="model")

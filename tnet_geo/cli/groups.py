@@ -7,7 +7,7 @@ from typer.core import TyperGroup
 
 __all__ = ["group"]
 
-_JOURNEY = ("manifest", "pyramid", "train", "evaluate", "classify", "results", "model", "demo")
+_JOURNEY = ("manifest", "pyramid", "train", "evaluate", "estimate", "classify", "results", "model", "demo")
 
 
 class _InOrderOfUse(TyperGroup):
