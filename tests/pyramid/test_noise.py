@@ -17,7 +17,7 @@ from tests.range_server import range_server
 from tests.rasters import random_pixels, write_raster
 from tnet_geo.errors import PlaceUnusable, SceneMissing, TileUnreadable
 from tnet_geo.grid import Tile
-from tnet_geo.pyramid import ArchiveSettings, CogArchive, create_archive, noise, open_archive
+from tnet_geo.pyramid import Archive, ArchiveSettings, CogArchive, create_archive, noise, open_archive
 from tnet_geo.pyramid.build import build_scene
 from tnet_geo.pyramid.check import check_archive
 from tnet_geo.pyramid.cog_noise import noised_cog
@@ -33,6 +33,11 @@ KEPT = [Tile(3, 0, 0), Tile(2, 1, 1), Tile(1, 3, 3), Tile(0, 7, 9)]
 
 def chance() -> np.random.Generator:
     return np.random.default_rng(5)
+
+
+def sound(copy: Archive) -> bool:
+    """Whether it is an archive like any other; only a table of contents is missing."""
+    return {fault.what for fault in check_archive(copy.place).faults} == {"catalogue"}
 
 
 def hold(truth: SceneReader | PackReader, copy: SceneReader | PackReader) -> None:
@@ -68,7 +73,7 @@ def test_a_scene_keeps_what_was_read_and_is_noise_elsewhere(masked: bool, dtype:
         -(-rows // HALF_PX) * -(-cols // HALF_PX) for rows, cols in archive.reader("scene").spec.shapes
     )
     assert (count.kept, count.kept + count.noised) == (16, chunks)
-    assert not check_archive(copy.place).faults  # it is an archive like any other
+    assert sound(copy)
     hold(archive.reader("scene"), copy.reader("scene"))
 
 
@@ -97,7 +102,7 @@ def test_a_pack_keeps_the_chunks_of_the_sites_that_were_read(masked: bool, tmp_p
     )
     assert item.kind == "pack"
     assert count.kept == 20
-    assert not check_archive(copy.place).faults
+    assert sound(copy)
     hold(archive.reader("s001"), copy.reader("s001"))
     root = [KEPT[0]]
     same = [

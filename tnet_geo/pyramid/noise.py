@@ -20,9 +20,7 @@ from tnet_geo.errors import PlaceUnusable, SceneMissing, TileUnreadable
 from tnet_geo.grid import Tile
 from tnet_geo.pyramid.archive import Archive, create_archive
 from tnet_geo.pyramid.batches import cause_of
-from tnet_geo.pyramid.catalogue import append_catalogue
 from tnet_geo.pyramid.inventory import Inventory, Item, read_inventory
-from tnet_geo.pyramid.layout import SEAL
 from tnet_geo.pyramid.levels import StoredLevels
 from tnet_geo.pyramid.pack_layout import PackLayout
 from tnet_geo.pyramid.pack_reader import PackReader
@@ -81,11 +79,11 @@ def noised_item(
             _write_array(places, inventory, array, kept, chance)
         except (ValueError, OSError) as error:
             raise TileUnreadable(item.name, f"level {array.level}", cause_of(error)) from error
-    for key in inventory.others:
-        places[1].write(key, places[0].read(key) or b"")
-    for key in sorted(inventory.documents, key=lambda key: key == SEAL):  # the seal last
-        places[1].write(key, inventory.documents[key])
-    append_catalogue(copy.store, [item.name])
+    beside = {key: places[0].read(key) or b"" for key in inventory.others}
+    for key, content in (beside | dict(inventory.documents)).items():
+        path = Path(places[1].url, key)  # not through the store, which would flush every one to the disk
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
     chunks = sum(_chunks_of(array) for array in inventory.arrays if array.name == "data")
     return copy, NoiseCount(len(kept), chunks - len(kept))
 

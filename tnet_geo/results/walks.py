@@ -11,7 +11,7 @@ from typing import Any
 from tnet_geo.grid import Tile, Window
 from tnet_geo.trail import EndedBy, Look
 
-__all__ = ["Walk", "walks_of"]
+__all__ = ["Walk", "walks_of", "window_of"]
 
 _UNIT = 2.0**-24
 """Half the distance from 1 to the next float32: what one addition may round away, of its result."""
@@ -97,9 +97,9 @@ def _walk(row: Mapping[str, Any], looks: list[Mapping[str, Any]]) -> Walk:
     return Walk(
         **{name: row[name] for name in same},
         probabilities=tuple(row["probabilities"]),
-        window=_window(row),
+        window=window_of(row),
         looks=tuple(_look(look) for look in looks),
-        windows=tuple(_window(look) for look in looks),
+        windows=tuple(window_of(look) for look in looks),
         geometries=tuple(look["geometry"] for look in looks),
     )
 
@@ -116,5 +116,6 @@ def _look(row: Mapping[str, Any]) -> Look:
     )
 
 
-def _window(row: Mapping[str, Any]) -> Window:
+def window_of(row: Mapping[str, Any]) -> Window:
+    """What a row of either table covers, in native pixels."""
     return Window(row["row_off"], row["col_off"], row["height"], row["width"])
