@@ -130,6 +130,7 @@ def test_scenes_of_every_kind_are_looked_at(scenes: Undamaged) -> None:
     assert {one.scene for one in check_readers(scenes.path, scenes=1).verdicts} == {"bare"}
 
 
+@pytest.mark.slow
 def test_readers_open_what_lies_in_a_bucket(
     scenes: Undamaged, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
