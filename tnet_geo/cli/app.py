@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import tnet_geo
-from tnet_geo.cli import care, manifest, model, pyramid, results
+from tnet_geo.cli import care, explain, manifest, model, pyramid, results
 from tnet_geo.cli.classify import classify
 from tnet_geo.cli.demo import demo
 from tnet_geo.cli.endings import Flags
@@ -37,6 +37,7 @@ app.command()(evaluate)
 app.command()(estimate)
 app.command()(classify)
 app.add_typer(results.app, name="results")
+app.add_typer(explain.app, name="explain")
 app.add_typer(model.app, name="model")
 app.command()(demo)
 

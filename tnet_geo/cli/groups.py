@@ -2,26 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import typer
 from typer.core import TyperGroup
 
 __all__ = ["group"]
 
-_JOURNEY = ("manifest", "pyramid", "train", "evaluate", "estimate", "classify", "results", "model", "demo")
+_JOURNEY = [
+    "manifest",
+    "pyramid",
+    "train",
+    "evaluate",
+    "estimate",
+    "classify",
+    "results",
+    "explain",
+    "model",
+    "demo",
+]
 
 
 class _InOrderOfUse(TyperGroup):
     """Lists its verbs as a newcomer needs them; typer would put groups behind single verbs."""
+
+    usual: str | None = None
+    """The verb that is meant where none is named."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As typer does, with the usual verb in front of what names none."""
+        if self.usual and args and args[0] not in {*self.commands, "--help"}:
+            args = [self.usual, *args]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002 - click's signature
         names = list(self.commands)
         return sorted(names, key=lambda name: _JOURNEY.index(name) if name in _JOURNEY else names.index(name))
 
 
-def group(help_text: str | None = None) -> typer.Typer:
-    """A typer application whose help and errors are plain text: `endings` has the last word."""
+def group(help_text: str | None = None, usual: str | None = None) -> typer.Typer:
+    """A typer application whose help and errors are plain text: `endings` has the last word.
+
+    usual: the verb that is meant where none of the group's is named.
+    """
     return typer.Typer(
-        cls=_InOrderOfUse,
+        cls=type("Group", (_InOrderOfUse,), {"usual": usual}),
         help=help_text,
         no_args_is_help=True,
         add_completion=False,
