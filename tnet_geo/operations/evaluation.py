@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module
 from pathlib import Path
 
 import torch
 
-from tnet_geo.errors import InvalidManifest, InvalidRunFile, OutputExists
+from tnet_geo.errors import InvalidManifest, InvalidRunFile, OutputExists, UsageError
 from tnet_geo.imagery import Site, read_manifest
-from tnet_geo.inference import Classifier
+from tnet_geo.inference import Budget, Classifier
+from tnet_geo.inference.budgets import NO_BUDGET, walk_with
 from tnet_geo.inference.expectations import Contradiction
-from tnet_geo.learning.calibration import calibration_error
 from tnet_geo.learning.settings import read_run
 from tnet_geo.model import read_bundle
+from tnet_geo.operations.contest import Contest, Contestant, contest, contest_lines
+from tnet_geo.operations.curve import CurvePoint, curve_lines, curve_of
+from tnet_geo.operations.curve_picture import curve_picture
 from tnet_geo.operations.ledger import run_facts, write_json
 from tnet_geo.pyramid import SceneArchive, open_archive
 from tnet_geo.trail import Answer, Failure
@@ -25,24 +27,6 @@ __all__ = ["ClassFigures", "Contestant", "Evaluation", "contest_lines", "evaluat
 
 RANDOM_DRAWS = 4
 """Random walks are drawn this often and averaged."""
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """One way to look, on all sites of a split; everything but accuracy is per site."""
-
-    accuracy: float
-    tiles: float
-    bytes: float
-    """Decoded."""
-    pixel_fraction: float
-    """Pixels read at any level over native pixels of the site."""
-    seconds: float
-    """Wall time, reading included, one process."""
-    calibration_error_before: float
-    """Expected calibration error of confidence, over all sites, as if the bundle had no temperature"""
-    calibration_error_after: float
-    """and with the temperature that was fitted on validation."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +49,8 @@ class Evaluation:
     contestants: dict[str, Contestant]
     classes: tuple[ClassFigures, ...]
     set_aside: tuple[Failure, ...]
+    curve: tuple[CurvePoint, ...] = ()
+    """The walk under every budget, where that was asked for."""
 
     @property
     def exit_code(self) -> int:
@@ -72,7 +58,7 @@ class Evaluation:
         return 3 if self.set_aside else 0
 
     def lines(self) -> list[str]:
-        """Two tables for people."""
+        """Tables for people."""
         text = [f"{self.sites} sites of split {self.split}", "", *contest_lines(self.contestants)]
         width = max(len(row.label) for row in self.classes)
         text += ["", f"{'walk, by class':{width}}  sites  precision  recall     f1"]
@@ -81,20 +67,12 @@ class Evaluation:
                 f"{figures.label:{width}}  {figures.sites:5}  {figures.precision:9.3f}  {figures.recall:6.3f}"
                 f"  {figures.f1:5.3f}"
             )
+        if self.curve:
+            text += ["", *curve_lines(self.curve)]
         return text + [f"set aside: {failure.reason}" for failure in self.set_aside]
 
 
-def contest_lines(contestants: Mapping[str, Contestant]) -> list[str]:
-    """One line per way to look, for people."""
-    lines = [f"{'':8}  accuracy    tiles     bytes   pixels   ms a site  calibration error, before and after"]
-    for name, row in contestants.items():
-        cost = f"{row.tiles:7.2f}  {row.bytes:8.0f}  {row.pixel_fraction:6.1%}  {1000 * row.seconds:10.2f}"
-        errors = f"{row.calibration_error_before:17.3f}  {row.calibration_error_after:9.3f}"
-        lines.append(f"{name:8}  {row.accuracy:8.3f}  {cost}  {errors}")
-    return lines
-
-
-def evaluate(
+def evaluate(  # noqa: PLR0913 - what is compared, under which budget, and where it goes
     run_dir: str | Path,
     *,
     archive: str | Path | None = None,
@@ -102,24 +80,30 @@ def evaluate(
     split: str = "test",
     out: str | Path | None = None,
     accept: Collection[Contradiction] = (),
+    keep: Sequence[int] | None = None,
+    budget: Budget = NO_BUDGET,
+    curve: str | Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Evaluation:
     """Accuracy and cost of a run's walk and of its rivals (root, random walks, dense) on one split.
 
     Archive and manifest are the run's own unless given. `out` gets the figures as JSON. `accept` names
-    contradictions between pixels and bundles that are waived, see `Expectations`.
+    contradictions between pixels and bundles that are waived, see `Expectations`. `keep` and `budget` are
+    those of the walk alone. `curve` names a PNG for the accuracy of the bundle's own walk under budgets of
+    every kind; its figures are part of the evaluation, and `progress` is told (done, total) of its points.
 
     >>> sorted(evaluate("runs/first").contestants)
     ['dense', 'random', 'root', 'walk']
 
     Raises:
         InvalidRunFile, InvalidManifest, InvalidArchive, InvalidBundle, ArchiveMismatch, OutputExists.
-        UsageError: `accept` names no contradiction.
+        UsageError: `accept` names no contradiction, no walk can have such a budget, or the curve is to be
+            no PNG.
     """
     run = Path(run_dir)
     if not (run / "run.toml").is_file():
         raise InvalidRunFile(str(run), "is no folder of a training run", "make one with `tnet-geo train`")
-    if out is not None and Path(out).exists():
-        raise OutputExists(str(out))
+    _check_outputs(out, curve)
     settings = read_run(run / "run.toml")
     table = read_manifest(manifest or settings.data.manifest)
     sites = [site for site in table.select(split).sites if site.label is not None]
@@ -129,89 +113,58 @@ def evaluate(
         )
     store = open_archive(archive or settings.data.archive)
     bundles = {"walk": run / "bundle"} | {path.name: path for path in sorted((run / "rivals").glob("[!.]*"))}
-    order = [name for name in ("walk", "root", "random", "dense") if name in bundles]
-    found = {name: _measure(bundles[name], store, sites, accept) for name in order}
-    walk = found["walk"]
+    rivals = [name for name in ("root", "random", "dense") if name in bundles]
+    found = {"walk": _measure(bundles["walk"], store, sites, accept, keep=keep, budget=budget)}
+    found |= {name: _measure(bundles[name], store, sites, accept) for name in rivals}
+    bundle = read_bundle(bundles["walk"])
+    points: tuple[CurvePoint, ...] = ()
+    if curve is not None:
+        points = curve_of(bundle, store, sites, accept=accept, progress=progress)
     report = Evaluation(
         split=split,
         sites=len(sites),
-        contestants={name: contest.row for name, contest in found.items()},
-        classes=_by_class(walk.answers, sites, read_bundle(bundles["walk"]).facts.classes),
-        set_aside=tuple(walk.failures),
+        contestants={name: one.row for name, one in found.items()},
+        classes=_by_class(found["walk"].answers, sites, bundle.facts.classes),
+        set_aside=tuple(found["walk"].failures),
+        curve=points,
     )
+    if curve is not None:
+        Path(curve).parent.mkdir(parents=True, exist_ok=True)
+        Path(curve).write_bytes(curve_picture(points, report.contestants, sites=len(sites)))
     if out is not None:
         write_json(Path(out), run_facts() | asdict(report))
     return report
 
 
-@dataclass(frozen=True)
-class _Contest:
-    row: Contestant
-    answers: Sequence[Answer]
-    failures: Sequence[Failure]
+def _check_outputs(out: str | Path | None, curve: str | Path | None) -> None:
+    """Raises: OutputExists, UsageError."""
+    if curve is not None and Path(curve).suffix.lower() != ".png":
+        raise UsageError(f"The curve is drawn as a PNG, and {curve} is named otherwise: call it curve.png.")
+    for path in (out, curve):
+        if path is not None and Path(path).exists():
+            raise OutputExists(str(path))
 
 
 def _measure(
-    path: Path, archive: SceneArchive, sites: Sequence[Site], accept: Collection[Contradiction]
-) -> _Contest:
+    path: Path,
+    archive: SceneArchive,
+    sites: Sequence[Site],
+    accept: Collection[Contradiction],
+    *,
+    keep: Sequence[int] | None = None,
+    budget: Budget = NO_BUDGET,
+) -> Contest:
+    """A bundle on all sites; random walks are drawn several times and averaged."""
     bundle = read_bundle(path)
-    walk = bundle.facts.walk
+    walk = walk_with(bundle.facts.walk, keep, budget)
     seeds = range(RANDOM_DRAWS) if walk.policy == "random" else (walk.seed,)
     drawn = [walk.model_copy(update={"seed": seed}) for seed in seeds]
-    contests = [_walk_all(Classifier(bundle, walk=one, accept=accept), archive, sites) for one in drawn]
-    rows = [asdict(contest.row) for contest in contests]
-    mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
-    return _Contest(Contestant(**mean), contests[0].answers, contests[0].failures)
-
-
-def _walk_all(classifier: Classifier, archive: SceneArchive, sites: Sequence[Site]) -> _Contest:
-    truth = {site.site_id: site for site in sites}
-    list(classifier.answer(archive, sites[:1]))  # the first pass of a process pays for warming up
-    begun = time.perf_counter()
-    outcomes = list(classifier.answer(archive, sites))
-    seconds = (time.perf_counter() - begun) / len(sites)
-    answers = [outcome for outcome in outcomes if isinstance(outcome, Answer)]
-    if not answers:
-        failure = next(outcome for outcome in outcomes if isinstance(outcome, Failure))
-        raise InvalidManifest("", "has no site that can be answered", failure.reason.rstrip("."))
-    area = (2 * classifier.half_px) ** 2
-    fractions = [
-        len(answer.trail) * area / _native_pixels(truth[answer.site_id], archive) for answer in answers
+    contests = [
+        contest(Classifier(bundle, walk=one, budget=budget, accept=accept), archive, sites) for one in drawn
     ]
-    count = len(answers)
-    before, after = _calibration_errors(answers, truth, classifier.classes)
-    row = Contestant(
-        accuracy=sum(answer.label == truth[answer.site_id].label for answer in answers) / count,
-        tiles=sum(len(answer.trail) for answer in answers) / count,
-        bytes=sum(answer.bytes_decoded for answer in answers) / count,
-        pixel_fraction=sum(fractions) / count,
-        seconds=seconds,
-        calibration_error_before=before,
-        calibration_error_after=after,
-    )
-    return _Contest(row, answers, [outcome for outcome in outcomes if isinstance(outcome, Failure)])
-
-
-def _calibration_errors(
-    answers: Sequence[Answer], truth: Mapping[str, Site], classes: Sequence[str]
-) -> tuple[float, float]:
-    """Of confidence without and with the bundle's temperature, over sites of known classes."""
-    place = {label: n for n, label in enumerate(classes)}
-    known = [answer for answer in answers if truth[answer.site_id].label in place]
-    if not known:
-        return 0.0, 0.0
-    labels = torch.tensor([place[str(truth[answer.site_id].label)] for answer in known])
-    logits = torch.tensor([answer.logits for answer in known], dtype=torch.float64)
-    calibrated = torch.tensor([answer.probabilities for answer in known], dtype=torch.float64)
-    return calibration_error(torch.softmax(logits, dim=1), labels), calibration_error(calibrated, labels)
-
-
-def _native_pixels(site: Site, archive: SceneArchive) -> int:
-    stored = archive.adopt(site)
-    if stored.window is not None:
-        return stored.window.height * stored.window.width
-    rows, cols = archive.reader(stored.scene_id).spec.shape
-    return rows * cols
+    rows = [asdict(found.row) for found in contests]
+    mean = {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
+    return Contest(Contestant(**mean), contests[0].answers, contests[0].failures)
 
 
 def _by_class(
