@@ -113,7 +113,7 @@ class Proxy(BaseHTTPRequestHandler):
             state.seen["requests"] += 1
             if state.chance.random() >= state.share:
                 return None
-            kind = state.chance.choice(KINDS)
+            kind = state.chance.choice(KINDS[:-1] if self.command == "HEAD" else KINDS)  # it has no body
             state.seen[kind] += 1
             return kind
 
