@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -254,12 +255,32 @@ def test_walks_come_back_as_they_were_stored_in_the_order_asked_for(results: Res
 
 def test_a_walk_of_a_site_without_answer_is_refused(results: Results) -> None:
     with pytest.raises(QueryRefused) as caught:
-        results.walks(["lost/0"])
+        results.walks(["nobody"])
     assert str(caught.value) == (
-        "The query names site 'lost/0', which has no answer: "
+        "The query names site 'nobody', which has no answer: "
         "SELECT site_id FROM predictions lists those that have one."
     )
 
 
 def test_failures_are_listed_with_their_reasons(results: Results) -> None:
     assert [site for site, _ in results.failures()] == ["lost/0", "lost/1"]
+
+
+def test_a_walk_of_a_site_that_was_set_aside_is_refused_with_the_reason(results: Results) -> None:
+    with pytest.raises(QueryRefused) as caught:
+        results.walks(["lost/0"])
+    assert str(caught.value) == (
+        "The query names site 'lost/0', which was set aside (Scene lost-0, a tile cannot be read: "
+        "<b>damaged</b>): name another site."
+    )
+
+
+def test_any_finished_run_can_be_opened_by_its_name(run: tuple[Path, Scenes], tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    shutil.copytree(run[0], folder)
+    finish_run(folder, record_of("later", 0, 0, finished="2026-11-22T10:00:00Z"))
+    assert Results.open(folder).record.id == "later"
+    first = Results.open(folder, "first")
+    assert first.query("SELECT count(*) AS n FROM predictions").to_pylist() == [{"n": 14}]
+    with pytest.raises(InvalidResults, match="holds no finished run third"):
+        Results.open(folder, "third")

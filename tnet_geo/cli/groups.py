@@ -9,18 +9,8 @@ from typer.core import TyperGroup
 
 __all__ = ["group"]
 
-_JOURNEY = [
-    "manifest",
-    "pyramid",
-    "train",
-    "evaluate",
-    "estimate",
-    "classify",
-    "results",
-    "explain",
-    "model",
-    "demo",
-]
+_MAKING = ("manifest", "pyramid", "train", "evaluate")
+_USING = ("estimate", "classify", "results", "explain", "model", "demo")
 
 
 class _InOrderOfUse(TyperGroup):
@@ -37,7 +27,8 @@ class _InOrderOfUse(TyperGroup):
 
     def list_commands(self, ctx: object) -> list[str]:  # noqa: ARG002 - click's signature
         names = list(self.commands)
-        return sorted(names, key=lambda name: _JOURNEY.index(name) if name in _JOURNEY else names.index(name))
+        place = {name: n for n, name in enumerate(_MAKING + _USING)}
+        return sorted(names, key=lambda name: place.get(name, len(place)))
 
 
 def group(help_text: str | None = None, usual: str | None = None) -> typer.Typer:

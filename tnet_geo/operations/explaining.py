@@ -111,6 +111,9 @@ def verify_walks(
 
     archive, bundle: where they are now, if not where the run found them. device: another than the run's.
 
+    >>> verify_walks("results", sites=2).exit_code
+    0
+
     Raises:
         InvalidResults: there is no such run, or none of its walks can be repeated.
         InvalidArchive, InvalidBundle, ArchiveMismatch, RuntimeUnusable: nothing can be answered here.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +18,7 @@ from tnet_geo.pyramid import open_archive
 from tnet_geo.results.marks import Mark, depth_colour, marks_of, resolution_text
 from tnet_geo.results.scenery import Picture, Scenery, Scenes, scenery_of
 from tnet_geo.results.schema import RunRecord
-from tnet_geo.results.walks import Walk
+from tnet_geo.results.walks import ENDINGS, Walk
 from tnet_geo.trail import Look
 
 __all__ = ["picture", "scenes_of"]
@@ -30,6 +32,8 @@ SCENE_IN, COLUMN_IN, CROP_IN, HEIGHT_IN, MARGIN_IN = 4.3, 1.5, 1.36, 4.6, 0.15
 
 MOST_LOOKS = 7
 """Crops in one row; of longer walks those that weigh most are shown."""
+MOST_NUMBERS = 20
+"""Looks up to which all boxes are numbered; of longer walks only those whose crops are shown."""
 
 
 class Walks(Protocol):
@@ -79,7 +83,7 @@ def _figure(walk: Walk, scenery: Scenery) -> Figure:
     def axes(x: float, y: float, across: float, down: float) -> Axes:
         return figure.add_axes((x / width, y / HEIGHT_IN, across / width, down / HEIGHT_IN))
 
-    _draw_scene(axes(MARGIN_IN, MARGIN_IN, SCENE_IN, SCENE_IN), walk, scenery)
+    _draw_scene(axes(MARGIN_IN, MARGIN_IN, SCENE_IN, SCENE_IN), walk, scenery, looks)
     for height, text, size, weight, colour in (
         (4.43, walk.label, 16, "bold", INK),
         (4.08, _verdict(walk), 9.5, "normal", INK),
@@ -116,7 +120,8 @@ def _verdict(walk: Walk) -> str:
 def _cost(walk: Walk) -> str:
     count = len(walk.looks)
     looks = f"{count} look{'' if count == 1 else 's'}"
-    return f"site {walk.site_id}: {looks}, {walk.pixel_fraction:.1%} of its pixels read"
+    ending = "" if walk.ended_by == "complete" else f"; {ENDINGS[walk.ended_by]}"
+    return f"site {walk.site_id}: {looks}, {walk.pixel_fraction:.1%} of its pixels read{ending}"
 
 
 def _sum(walk: Walk) -> str:
@@ -128,7 +133,7 @@ def _sum(walk: Walk) -> str:
     return f"{looks} to the logit {walk.logit:.2f}"
 
 
-def _draw_scene(axes: Axes, walk: Walk, scenery: Scenery) -> None:
+def _draw_scene(axes: Axes, walk: Walk, scenery: Scenery, shown: Sequence[Look]) -> None:
     ground, window = scenery.ground, walk.window
     extent = (ground.col, ground.right, ground.bottom, ground.row)
     axes.imshow(scenery.picture, extent=extent, interpolation="antialiased")
@@ -136,9 +141,18 @@ def _draw_scene(axes: Axes, walk: Walk, scenery: Scenery) -> None:
     axes.set_axis_off()
     if scenery.beyond:
         _outline(axes, (window.col, window.row), (window.width, window.height), "white", 1.0, (0, (4, 3)))
-    for mark in marks_of(walk, ground):
-        _outline(axes, (mark.left, mark.top), (mark.width, mark.height), mark.colour, 2.0)
-        _number(axes, mark)
+    everything = len(walk.looks) <= MOST_NUMBERS
+    marks = marks_of(walk, ground) if everything else sorted(marks_of(walk, ground), key=_is_in(shown))
+    for mark in marks:
+        clear = everything or mark.look in shown
+        _outline(axes, (mark.left, mark.top), (mark.width, mark.height), mark.colour, 2.0 if clear else 0.7)
+        if clear:
+            _number(axes, mark)
+
+
+def _is_in(shown: Sequence[Look]) -> Callable[[Mark], bool]:
+    """Sorts the marks of looks that are shown behind the others, so that they are drawn on top."""
+    return lambda mark: mark.look in shown
 
 
 def _outline(
@@ -185,8 +199,10 @@ def _draw_evidence(axes: Axes, look: Look, span: tuple[float, float]) -> None:
     room = 0.28 * (span[1] - span[0]) or 1.0  # for the numbers
     axes.set(xlim=(-0.8, 0.8), ylim=(span[0] - room, span[1] + room))
     above = look.evidence >= 0
+    largest = max(abs(span[0]), abs(span[1])) or 1.0
+    digits = max(2, 1 - math.floor(math.log10(largest)))  # two that count
     axes.annotate(
-        f"{look.evidence:+.2f}".replace("-", "\u2212"),
+        f"{look.evidence:+.{digits}f}".replace("-", "\u2212"),
         (0, look.evidence),
         xytext=(0, 3 if above else -3),
         textcoords="offset points",

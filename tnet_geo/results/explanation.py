@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +11,12 @@ import shapely
 
 from tnet_geo.grid import Window
 from tnet_geo.results.query import Results
-from tnet_geo.results.walks import Walk
+from tnet_geo.results.walks import ENDINGS, Walk
 from tnet_geo.trail import EndedBy
 from tnet_geo.units import bytes_text
 
 __all__ = ["Explanation", "LookFacts", "explain"]
 
-ENDINGS: Mapping[EndedBy, str] = {
-    "complete": "nothing was left to look at",
-    "tiles": "the budget of tiles was used up",
-    "stop_at": "it was sure enough",
-    "bytes": "the next tile would have gone beyond the budget of bytes",
-    "deadline": "the time was over",
-}
 HEAD = ("look", "tile", "rows", "columns", "chosen", "log path", "evidence")
 
 

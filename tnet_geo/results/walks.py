@@ -11,10 +11,20 @@ from typing import Any
 from tnet_geo.grid import Tile, Window
 from tnet_geo.trail import EndedBy, Look
 
-__all__ = ["Walk", "walks_of", "window_of"]
+__all__ = ["ENDINGS", "Walk", "walks_of", "window_of"]
 
 _UNIT = 2.0**-24
 """Half the distance from 1 to the next float32: what one addition may round away, of its result."""
+
+
+ENDINGS: Mapping[EndedBy, str] = {
+    "complete": "nothing was left to look at",
+    "tiles": "ended by its budget of tiles",
+    "stop_at": "ended when it was sure enough",
+    "bytes": "ended by its budget of bytes",
+    "deadline": "ended by the clock",
+}
+"""Why a walk looked no further, in words."""
 
 
 @dataclass(frozen=True, slots=True)
