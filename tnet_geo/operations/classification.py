@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -26,11 +27,11 @@ from tnet_geo.operations.classification_course import Course
 from tnet_geo.operations.classification_tasks import Job
 from tnet_geo.operations.cluster import cluster
 from tnet_geo.operations.devices import devices_here, devices_there
-from tnet_geo.operations.forecast import Cost, beside, forecast, look_seconds
+from tnet_geo.operations.forecast import beside, forecast, look_seconds
 from tnet_geo.operations.ledger import run_facts
 from tnet_geo.operations.partitions import Partition, partitions_of
 from tnet_geo.operations.patience import why_lost
-from tnet_geo.operations.stopping import held_sigterm
+from tnet_geo.operations.stopping import Stop, held_sigterm
 from tnet_geo.pyramid import CogArchive, SceneArchive, cog_manifest, open_scenes
 from tnet_geo.results import RunRecord, finish_run
 from tnet_geo.results.store import adopt_parts, begin_run, part_files, record_of
@@ -142,9 +143,7 @@ def classify(  # noqa: PLR0913 - as many as the command has options
                 client = client or stack.enter_context(
                     cluster(workers, None, devices=devices.each, tries=TRIES)
                 )
-                course = Course(job, client, missing, begun)
-                predicted = _forecast(classifier, store, missing, course.hands)
-                costs = beside(predicted, course.run(stop), classifier.bundle.network)
+                costs = _run(Course(job, client, missing, begun), classifier, store, missing, stop)
     with _kept(folder):
         took = time.monotonic() - begun
         return _finish(job, classifier, table, split=split, settings=settings, costs=costs, seconds=took)
@@ -167,7 +166,7 @@ def _foreign(folder: Path) -> bool:
     return bool(names) and not names & {"predictions", "trails"}
 
 
-def _classifier(job: Job, client: Client | None) -> tuple[Classifier, str]:
+def _classifier(job: Job, client: Client | None) -> tuple[Classifier, tuple[str, str]]:
     """The bundle as it is asked, on a device that is here, and what computes its looks in the workers."""
     if client is None or job.device == "cpu":
         classifier = job.classifier()
@@ -176,21 +175,25 @@ def _classifier(job: Job, client: Client | None) -> tuple[Classifier, str]:
     return replace(job, device="cpu").classifier(), client.submit(_worker_computes, job, pure=False).result()
 
 
-def _worker_computes(job: Job) -> str:
+def _worker_computes(job: Job) -> tuple[str, str]:
     return _computes(job.classifier())
 
 
-def _computes(classifier: Classifier) -> str:
-    """What tells the bits of one answer from another's: runtime, precision, shape of batches, GPU."""
+def _computes(classifier: Classifier) -> tuple[str, str]:
+    """Runtime and device by name: what tells the bits of one answer from another's."""
     device = classifier.engine.device
-    return classifier.runtime + (f" {torch.cuda.get_device_name(device)}" if device.type == "cuda" else "")
+    return classifier.runtime, torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _settings(job: Job, classifier: Classifier, computed: str) -> dict[str, Any]:
+def _settings(job: Job, classifier: Classifier, computed: tuple[str, str]) -> dict[str, Any]:
     """All that names answers, beside pixels and bundle."""
-    budget = {name: limit for name, limit in asdict(job.budget).items() if limit is not None}
-    walk = classifier.walk.model_dump(mode="json")
-    return walk | {"runtime": computed, "accept": sorted(job.accept)} | ({"budget": budget} if budget else {})
+    return {
+        **classifier.walk.model_dump(mode="json"),
+        "budget": asdict(job.budget),
+        "runtime": computed[0],
+        "device": computed[1],
+        "accept": sorted(job.accept),
+    }
 
 
 def _partitions(
@@ -213,15 +216,19 @@ def _digest(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 
-def _forecast(
-    classifier: Classifier, archive: SceneArchive, partitions: Sequence[Partition], workers: int
-) -> Cost:
-    """What the walks are expected to take, in seconds too where that is worth measuring."""
+def _run(
+    course: Course, classifier: Classifier, archive: SceneArchive, partitions: Sequence[Partition], stop: Stop
+) -> dict[str, Any]:
+    """Run the job; gives what it was expected to take, in seconds too if it is long, and what it took."""
     sites = [site for part in partitions for site in part.sites]
-    found = forecast(classifier, archive, sites, workers=workers)
-    if found.tiles < TIMED_LOOKS:
-        return found
-    return forecast(classifier, archive, sites, workers=workers, look_seconds=look_seconds(classifier))
+    long = sum(part.looks for part in partitions) >= TIMED_LOOKS
+    each = look_seconds(classifier) if long else None
+    with ThreadPoolExecutor(1) as thread:  # its arithmetic takes a moment that workers need not wait for
+        ahead = thread.submit(forecast, classifier, archive, sites, workers=course.hands, look_seconds=each)
+        measured = course.run(stop)
+        if stop.asked:
+            return {}
+        return beside(ahead.result(), measured, classifier.bundle.network)
 
 
 @contextmanager

@@ -37,6 +37,9 @@ SETTINGS = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,  # tasks are planned to fit; memory once taken stays resident
+    # After that time a worker that died, and has not come back yet, is given up for good: on a busy machine
+    # it takes longer than the 15 s of the default, and a cluster without workers waits for ever.
+    "distributed.deploy.lost-worker-timeout": "1 hour",
 }
 
 
@@ -78,6 +81,7 @@ def cluster(
 
     Raises:
         UsageError: nothing answers at `scheduler`, or its workers run other versions of what they share.
+        ClusterLost: workers of this machine do not start.
     """
     if scheduler is not None:
         with _connected(scheduler) as client:
@@ -85,19 +89,27 @@ def cluster(
         return
     with (
         dask.config.set(SETTINGS | {"distributed.scheduler.allowed-failures": tries - 1}),
-        LocalCluster(
-            n_workers=workers or len(devices) or CPU_COUNT,
+        _local(workers or len(devices) or CPU_COUNT, memory_bytes) as local,
+        Client(local, set_as_default=False) as client,
+    ):
+        client.register_plugin(OwnWorker(devices))
+        yield client
+
+
+def _local(workers: int, memory_bytes: int | None) -> LocalCluster:
+    try:
+        return LocalCluster(
+            n_workers=workers,
             threads_per_worker=1,
             memory_limit=memory_bytes or "auto",
             processes=True,
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
             env=WORKER_ENVIRONMENT,
-        ) as local,
-        Client(local, set_as_default=False) as client,
-    ):
-        client.register_plugin(OwnWorker(devices))
-        yield client
+        )
+    except (RuntimeError, OSError) as error:  # one was killed, or there is no room for it
+        cause = " ".join(str(error).split()) or type(error).__name__
+        raise ClusterLost("The cluster of this machine", f"its workers do not start: {cause}") from error
 
 
 def _connected(scheduler: str) -> Client:

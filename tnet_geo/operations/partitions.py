@@ -29,6 +29,8 @@ class Partition:
     name: str
     """Made of everything that the answers depend on."""
     sites: tuple[Site, ...]
+    looks: int = 0
+    """At most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +71,13 @@ def partitions_of(
         return known[window]
 
     head = hashlib.sha256(json.dumps(list(names)).encode())
+    counts = [looks(site) for site in sites]
     found = []
-    for group in cut([looks(site) for site in sites], most_looks):
+    for group in cut(counts, most_looks):
         members = tuple(sites[group])
         digest = head.copy()
         digest.update(json.dumps([_facts(site, scenes[site.scene_id].digest) for site in members]).encode())
-        found.append(Partition(digest.hexdigest()[:16], members))
+        found.append(Partition(digest.hexdigest()[:16], members, sum(counts[group])))
     return found
 
 

@@ -139,7 +139,8 @@ def _ending(code: int) -> str:
 
 def _process(request: _Request) -> subprocess.Popen[bytes]:
     """A process that has its request, and that ends when this one does: its input ends with it."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    paths = [os.environ.get("PYTHONPATH", ""), *sys.path]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     process = subprocess.Popen(
         [sys.executable, "-m", "tnet_geo.operations.rescue"],
         stdin=subprocess.PIPE,
