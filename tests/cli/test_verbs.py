@@ -16,6 +16,7 @@ from tnet_geo.cli import classify as cli_classify
 from tnet_geo.cli import evaluate as cli_evaluate
 from tnet_geo.cli.app import app
 from tnet_geo.cli.endings import run
+from tnet_geo.inference.budgets import Budget
 from tnet_geo.inference.expectations import CONTRADICTIONS
 from tnet_geo.inference.runtimes import PRECISIONS, RUNTIMES
 
@@ -132,8 +133,9 @@ def test_evaluate_asks_for_the_test_split(
     call = stand_in(monkeypatch, "evaluate", 3)
     assert run(app, ["evaluate", "runs/first", "--json"]) == 3
     assert call.asked == (Path("runs/first"),)
+    assert callable(call.named.pop("progress"))
     usual = {"archive": None, "manifest": None, "split": "test", "out": None, "accept": []}
-    assert call.named == usual
+    assert call.named == usual | {"keep": None, "budget": Budget(), "curve": None}
     assert json.loads(capsys.readouterr().out)["sites"] == 7
 
 
@@ -144,6 +146,7 @@ def test_classify_passes_its_options_on_and_ends_as_the_job_says(
     call = stand_in(monkeypatch, "classify", exit_code)
     typed = "classify --archive a --manifest m.csv --bundle b -o r --split val --scheduler tcp://there:8786"
     typed += " --accept gsd --accept value_range --runtime onnx"
+    typed += " --tiles 12 --device cuda:1"
     assert run(app, typed.split()) == exit_code
     assert call.named == {
         "archive": "a",
@@ -156,6 +159,9 @@ def test_classify_passes_its_options_on_and_ends_as_the_job_says(
         "accept": ["gsd", "value_range"],
         "runtime": "onnx",
         "precision": "float32",
+        "keep": None,
+        "budget": Budget(tiles=12),
+        "device": "cuda:1",
     }
     assert "sites" in capsys.readouterr().out
 
