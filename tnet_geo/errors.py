@@ -357,10 +357,8 @@ class PlaceLost(Stopped):
         self.place, self.cause = place, cause
 
     def __str__(self) -> str:
-        return (
-            f"{self.place} was lost on the way ({self.cause}): bring it back and run the same command, "
-            "which goes on from what is published."
-        )
+        what = f"{self.place} was lost on the way ({self.cause})"
+        return f"{what}: bring it back and run the same command, which goes on from what is published."
 
 
 class ClusterLost(Stopped):
@@ -371,10 +369,8 @@ class ClusterLost(Stopped):
         self.cluster, self.cause = cluster, cause
 
     def __str__(self) -> str:
-        return (
-            f"{self.cluster} cannot go on ({self.cause}): mend it and run the same command, which goes on "
-            "from what is published."
-        )
+        what = f"{self.cluster} cannot go on ({self.cause})"
+        return f"{what}: mend it and run the same command, which goes on from what is published."
 
 
 class Incomplete(TnetGeoError):

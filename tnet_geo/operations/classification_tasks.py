@@ -18,8 +18,8 @@ from tnet_geo.inference.runtimes import Precision, Runtime
 from tnet_geo.model.bundle import read_bundle
 from tnet_geo.operations.forecast import Cost, MeteredArchive, cost_of
 from tnet_geo.operations.partitions import Partition
-from tnet_geo.operations.patience import PAUSES, patiently, why_lost
-from tnet_geo.pyramid import SceneArchive, open_scenes
+from tnet_geo.operations.patience import PAUSES, is_servers, patiently, why_lost
+from tnet_geo.pyramid import CogArchive, SceneArchive, open_scenes
 from tnet_geo.pyramid.tiles import ReadCount, TileReader
 from tnet_geo.results import PredictionRow, write_part
 from tnet_geo.trail import Answer, Failure
@@ -194,8 +194,14 @@ def outcomes_of(
         attempt()
         if twice and failed():
             attempt()
+        _check_server(archive, [found[site.site_id] for site in failed()])
 
-    patiently(job.archive, attempts, job.pauses, on=(PlaceUnusable,))
+    try:
+        patiently(job.archive, attempts, job.pauses, on=(PlaceUnusable,))
+    except PlaceLost:
+        # Of COGs on many servers one may be gone for good.
+        if not isinstance(archive, CogArchive) or len(found) < len(sites) or why_lost(archive):
+            raise
     return [found[site.site_id] for site in sites]
 
 
@@ -209,6 +215,13 @@ def _check(archive: SceneArchive) -> None:
     cause = why_lost(archive)
     if cause is not None:
         raise PlaceLost(archive.place, cause)
+
+
+def _check_server(archive: SceneArchive, outcomes: Iterable[Outcome]) -> None:
+    """Raises: PlaceLost: a site has no answer because a server did not do its work."""
+    for outcome in outcomes:
+        if isinstance(outcome, Failure) and is_servers(outcome.reason):
+            raise PlaceLost(archive.place, outcome.reason)
 
 
 def publish(job: Job, part: Partition, outcomes: Sequence[Outcome], read: ReadCount) -> Cost:

@@ -11,6 +11,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -189,12 +190,16 @@ def run_graph(
     fill()
     for future in done:
         task = at_hand.pop(future)
-        if future.cancelled() and not any(isinstance(part, Future) for part in task.arguments):
+        if _is_lost(future) and not any(isinstance(part, Future) for part in task.arguments):
             following.appendleft(task)
-            _await_scheduler(client)
         else:
             following.extend(task.on_done(future) or ())
         fill()
+
+
+def _is_lost(future: Any) -> bool:
+    """Whether the scheduler that had a task is gone, and its result with it."""
+    return future.cancelled() or isinstance(outcome(future), CancelledError)
 
 
 def _threads_once_there(client: Client) -> int:
@@ -237,5 +242,8 @@ def run_tasks(
 
 def outcome(future: Any) -> Any:
     """The result of a task that has ended, or its exception."""
-    failure = future.exception()
-    return future.result() if failure is None else failure
+    try:
+        # A result may be gone with its worker; then the task runs again here, and may fail this time.
+        return future.result()
+    except Exception as error:  # noqa: BLE001 - for the caller to judge
+        return error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,14 +15,30 @@ from tnet_geo.errors import InvalidArchive, PlaceLost, PlaceUnusable, SourceUnre
 from tnet_geo.imagery.remote import is_remote, object_of
 from tnet_geo.pyramid import Archive, CogArchive, SceneArchive
 
-__all__ = ["PAUSES", "patiently", "why_lost"]
+__all__ = ["PAUSES", "is_servers", "patiently", "why_lost"]
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Seconds before another try; after the last one a place is lost."""
 ASKED = 8
 """COGs of which one must be there for their place to be there."""
 
+SERVER = re.compile(
+    r"answers with an error|cannot be reached at"  # buckets, see `PlaceUnusable`
+    r"|UNAVAILABLE|DEADLINE_EXCEEDED|HTTP response code: 5|SlowDown|InternalError"  # tensorstore
+    r"|error sending request|[Tt]imed? ?out|[Cc]onnection (reset|refused|closed)|status(:| code:?)? 5\d\d"
+)
+"""In the reason of a failure: that a server did not do its work, which says nothing of what it keeps."""
+
 Result = TypeVar("Result")
+
+
+def is_servers(reason: str) -> bool:
+    """Whether a server, not what it keeps, is the reason why a site cannot be read.
+
+    >>> is_servers("s3://b/a answers with an error (SlowDown): look into the server's log.")
+    True
+    """
+    return SERVER.search(reason) is not None
 
 
 def why_lost(archive: SceneArchive) -> str | None:
