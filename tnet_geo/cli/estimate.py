@@ -53,7 +53,7 @@ def estimate(
 
     Example: tnet-geo estimate --archive s3://bucket/cogs --bundle BUNDLE --price-hour 0.40 --price-gb 0.09
     """
-    from tnet_geo.operations.estimate import Prices
+    from tnet_geo.operations.estimation import Prices
 
     report = tnet_geo.estimate(
         archive=archive,

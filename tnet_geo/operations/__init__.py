@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from tnet_geo.operations.build_forecast import plan_archive as plan_archive
     from tnet_geo.operations.classification import ClassifyReport as ClassifyReport
     from tnet_geo.operations.classification import classify as classify
-    from tnet_geo.operations.estimate import Estimate as Estimate
-    from tnet_geo.operations.estimate import Prices as Prices
-    from tnet_geo.operations.estimate import estimate as estimate
+    from tnet_geo.operations.estimation import Estimate as Estimate
+    from tnet_geo.operations.estimation import Prices as Prices
+    from tnet_geo.operations.estimation import estimate as estimate
     from tnet_geo.operations.evaluation import Evaluation as Evaluation
     from tnet_geo.operations.evaluation import evaluate as evaluate
     from tnet_geo.operations.importing import ImportReport as ImportReport
@@ -31,16 +31,16 @@ _HOMES = {
     "BuildPlan": "build_forecast",
     "BuildReport": "build",
     "ClassifyReport": "classification",
-    "Estimate": "estimate",
+    "Estimate": "estimation",
     "Evaluation": "evaluation",
     "ImportReport": "importing",
     "ModelInfo": "verification",
-    "Prices": "estimate",
+    "Prices": "estimation",
     "TrainReport": "training",
     "Verification": "verification",
     "build_archive": "build",
     "classify": "classification",
-    "estimate": "estimate",
+    "estimate": "estimation",
     "evaluate": "evaluation",
     "import_model": "importing",
     "model_info": "verification",

@@ -65,7 +65,8 @@ def corrected(found: Survey, probed: Sequence[Probed]) -> tuple[Cost, tuple[floa
 
 def _facts(known: Known) -> tuple[float, ...]:
     """In the order of the fields of a `Cost`, from tiles on."""
-    return (*known.expected, known.fetched, known.requests)
+    walk = known.expected
+    return walk.tiles, walk.decisions, walk.bytes_decoded, known.fetched, known.requests
 
 
 def _error(expected: NDArray[np.float64], took: NDArray[np.float64], found: Survey) -> float:

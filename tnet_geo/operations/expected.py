@@ -24,6 +24,8 @@ class Expected(NamedTuple):
     decisions: float
     """Looks at tiles that are not native: children are scored there."""
     bytes_decoded: float
+    levels: tuple[int, ...]
+    """Those that are looked at, coarsest first."""
 
 
 def expected_cost(spec: RasterSpec, window: Window, walk: WalkSettings, budget: Budget) -> Expected:
@@ -61,9 +63,8 @@ def _expected(cut: _Cut, window: Window, walk: WalkSettings, budget: Budget) -> 
     if budget.bytes is not None:
         looks = _within(looks, sizes, budget.bytes)
     tiles = sum(looks.values())
-    return Expected(
-        tiles, tiles - looks.get(0, 0), sum(count * sizes[level] for level, count in looks.items())
-    )
+    decoded = sum(count * sizes[level] for level, count in looks.items())
+    return Expected(tiles, tiles - looks.get(0, 0), decoded, tuple(looks))
 
 
 def _within(looks: dict[int, float], sizes: dict[int, float], most: int) -> dict[int, float]:
@@ -71,7 +72,7 @@ def _within(looks: dict[int, float], sizes: dict[int, float], most: int) -> dict
     found: dict[int, float] = {}
     left = float(most)
     for level, count in looks.items():
-        fits = min(count, left // sizes[level]) if sizes[level] else count
+        fits = min(count, max(0.0, left) // sizes[level]) if sizes[level] else count
         if not found:
             fits = max(fits, 1)
         left -= fits * sizes[level]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tnet_geo.errors import SetAside
+from tnet_geo.grid import Window
 from tnet_geo.imagery.remote import remote_file
 from tnet_geo.operations.expected import Expected
 from tnet_geo.pyramid import Archive, CogReader, SceneArchive
@@ -29,30 +30,43 @@ INDEX_ENTRY = 16
 class Fetches:
     """Of one archive. Any thread may ask. Local files take neither requests nor fetched bytes.
 
-    What opening took is what the reader's meter says. Of a pyramid a tile is the index of a shard and two
-    rows of chunks, and the root, which is whole levels, is one range. Of a COG it is as many ranges as it
-    has rows of blocks. Bytes are decoded ones times how much smaller some of the scenes are as they are
-    stored. Real walks take fewer requests where tiles are neighbours.
+    What opening took is what the reader's meter says. Of a pyramid a tile is two ranges, for two rows of
+    chunks, and of every shard in whose middle a walk comes first its index is one; the coarsest level is
+    one range with its index. Of a COG a tile is as many ranges as it has rows of blocks. Bytes are decoded
+    ones times how much smaller some of the scenes are as they are stored. Real walks take fewer requests
+    where tiles are neighbours, and more where they lie on the edge of shards.
     """
 
     def __init__(self, archive: SceneArchive) -> None:
         self._archive = archive
         self._lock = threading.Lock()
         self._weighed: dict[str, float] = {}
+        self._shards: set[tuple[str, int, int, int]] = set()
 
-    def of(self, reader: TileReader, expected: Expected) -> tuple[float, float]:
+    def of(self, reader: TileReader, window: Window, expected: Expected) -> tuple[float, float]:
         """Requests, and bytes over the network, of one walk with a reader that has just been opened."""
         archive, opened, spec = self._archive, reader.meter.snapshot(), reader.spec
         decoded = expected.bytes_decoded
         if isinstance(archive, Archive) and not archive.store.local:
-            index = INDEX_ENTRY * archive.settings.shard_chunks**2
-            requests = opened.requests + 1 + 3 * max(expected.tiles - 1, 0)
-            return requests, opened.bytes_fetched + decoded * self._share(reader) + expected.tiles * index
+            indexes = self._indexes(reader, window, expected, archive.settings.shard_px)
+            requests = opened.requests + indexes + 1 + 2 * max(expected.tiles - 1, 0)
+            fetched = opened.bytes_fetched + decoded * self._share(reader)
+            return requests, fetched + indexes * INDEX_ENTRY * archive.settings.shard_chunks**2
         if isinstance(reader, CogReader) and opened.requests:
             rows = 1 + spec.base_px / spec.chunk_sides[0]
             requests = opened.requests + rows * expected.tiles
             return requests, opened.bytes_fetched + decoded * self._share(reader)
         return 0.0, 0.0
+
+    def _indexes(self, reader: TileReader, window: Window, expected: Expected, shard_px: int) -> int:
+        """Shards on the way to the middle of a window that no walk before has come to."""
+        name = reader.pack_id if isinstance(reader, PackReader) else reader.spec.scene_id
+        row, col = window.row + window.height // 2, window.col + window.width // 2
+        met = {(name, at, row // (shard_px << at), col // (shard_px << at)) for at in expected.levels[1:]}
+        with self._lock:
+            new = met - self._shards
+            self._shards |= new
+        return len(new)
 
     def _share(self, reader: TileReader) -> float:
         """Stored bytes for each decoded one, of this scene or of others that were weighed before."""

@@ -88,7 +88,7 @@ def survey(
             return None
         reader, window = found
         expected = expected_cost(reader.spec, window, walk, budget)
-        return Known(sites[number], expected, *fetches.of(reader, expected))
+        return Known(sites[number], expected, *fetches.of(reader, window, expected))
 
     known: list[Known | None] = []
     begun = time.monotonic()
