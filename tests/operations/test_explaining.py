@@ -37,7 +37,7 @@ from tnet_geo.pyramid import (
 from tnet_geo.pyramid.build import build_scene
 from tnet_geo.pyramid.export import export_cogs
 from tnet_geo.pyramid.pack_reader import PackReader
-from tnet_geo.results import PredictionRow, RunRecord, finish_run, write_part
+from tnet_geo.results import PredictionRow, Results, RunRecord, finish_run, write_part
 from tnet_geo.trail import Answer, Failure
 
 SHAPE = (250, 205)
@@ -167,18 +167,21 @@ def test_a_sample_is_drawn_by_its_seed(places: Mapping[str, str], bundle: Path, 
 Read = Callable[[Any, Sequence[Tile]], Future[TileBatch]]
 
 
-def with_a_corner_mixed_in(honest: Read) -> Read:
-    """A reader that cheats: beside what it is asked for it reads one more chunk, and uses it."""
+CORNER = Tile(0, 14, 11)
 
-    def cheating(self: Any, tiles: Sequence[Tile]) -> Future[TileBatch]:
+
+def cheating(honest: Read, more: Tile = CORNER) -> Read:
+    """A reader that beside what it is asked for reads the first chunk of one more tile, and uses it."""
+
+    def submit(self: Any, tiles: Sequence[Tile]) -> Future[TileBatch]:
         batch = honest(self, tiles).result()
-        corner = honest(self, [Tile(0, 14, 11)]).result().pixels[..., :16, :16]
+        chunk = honest(self, [more]).result().pixels[0, :, :16, :16].astype(np.int64)
         found: Future[TileBatch] = Future()
-        shifted = batch.pixels.astype(np.int64) + int(corner.astype(np.int64).sum() % 50)
+        shifted = batch.pixels.astype(np.int64) + int(chunk.sum() % 251)
         found.set_result(replace(batch, pixels=(shifted % 256).astype(np.uint8)))
         return found
 
-    return cheating
+    return submit
 
 
 READERS: dict[str, Any] = {"scenes": SceneReader, "packs": PackReader, "cogs": CogReader}
@@ -191,7 +194,7 @@ def test_a_walk_that_uses_one_chunk_more_is_found(
     reader, place = READERS[kind], places[kind]
     if kind == "cogs":  # of blocks that are smaller than a scene
         place = with_overviews(tmp_path)
-    monkeypatch.setattr(reader, "submit", with_a_corner_mixed_in(reader.submit))
+    monkeypatch.setattr(reader, "submit", cheating(reader.submit))
     proof = answered(tmp_path / "results", place, bundle).verified()
     assert proof.exit_code == 5
     assert {finding.reason.split(":")[0] for finding in proof.findings} == {
@@ -257,3 +260,46 @@ def test_cogs_of_a_server_are_verified_from_copies(bundle: Path, tmp_path: Path)
         proof = answered(tmp_path / "results", str(tmp_path / "list.txt"), bundle).verified(sites=2)
     assert (proof.findings, proof.stored, proof.scenes) == ((), True, 1)
     assert proof.chunks_noised > proof.chunks_read
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("store", ["scenes", "packs"])
+def test_an_archive_in_a_bucket_is_verified_from_copies(
+    store: str, s3: str, bundle: Path, tmp_path: Path
+) -> None:
+    sources = images(tmp_path / "sources", 3, SHAPE, mask=scattered(2, SHAPE))
+    archive = create_archive(s3, ArchiveSettings(half_px=16, shard_chunks=4, store=store))
+    if store == "packs":
+        pack_all(archive.store, members_of(sources, archive.settings), archive.settings)
+    for name, source in sources.items() if store == "scenes" else ():
+        build_scene(str(source), name, archive.store, archive.settings)
+    proof = answered(tmp_path / "results", s3, bundle).verified()
+    assert (proof.findings, proof.stored, len(proof.sites)) == ((), True, 5)
+    assert proof.chunks_noised > 5 * proof.chunks_read
+
+
+@pytest.mark.slow
+def test_one_chunk_more_is_found_wherever_it_lies(
+    places: Mapping[str, str], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    honest, chance = SceneReader.submit, np.random.default_rng(6)
+    seen = set()
+    for trial in range(8):
+        level = int(chance.integers(0, 3))
+        rows, cols = (-(-side >> level) // 16 for side in SHAPE)
+        more = Tile(level, int(chance.integers(0, rows)), int(chance.integers(0, cols)))
+        monkeypatch.setattr(SceneReader, "submit", cheating(honest, more))
+        run = answered(tmp_path / str(trial), places["scenes"], bundle)
+        proof = run.verified()
+        told: dict[str, set[Tile]] = {}
+        for walk in Results.open(run.results).walks(list(proof.sites)):
+            told.setdefault(walk.scene_id, set()).update(
+                replace(look.tile, row=look.tile.row + i, col=look.tile.col + j)
+                for look in walk.looks
+                for i in (0, 1)
+                for j in (0, 1)
+            )
+        guilty = {name[-1] for name, chunks in told.items() if more not in chunks}
+        assert {finding.site_id[-1] for finding in proof.findings} == guilty
+        seen.add(len(guilty))
+    assert len(seen) > 1  # now and then an honest walk has read it anyway
