@@ -43,19 +43,33 @@ class Globe:
     def footprints(
         self, windows: Sequence[Window], crs: str | None, transform: Sequence[float] | None
     ) -> list[Footprint | None]:
+        """One footprint per window of native pixels of one scene; see `located`."""
+        return self.located(windows, crs, [transform] * len(windows))
+
+    def located(
+        self, windows: Sequence[Window], crs: str | None, transforms: Sequence[Sequence[float] | None]
+    ) -> list[Footprint | None]:
         """One footprint per window of native pixels, or None where nobody knows where it lies.
 
-        That is so without `crs` or `transform`, where the reference system has no relation to the
-        globe, and beyond the ground on which its projection is defined.
+        That is so without `crs`, or a window's own transform, where the reference system has no relation
+        to the globe, and beyond the ground on which its projection is defined.
         """
+        found: list[Footprint | None] = [None] * len(windows)
         projection = None if crs is None else self._projection(crs)
-        if projection is None or transform is None or not windows:
-            return [None] * len(windows)
-        points = np.stack([_outline(window) for window in windows])  # [n, points, (col, row)]
-        a, b, c, d, e, f = transform
-        col, row = points[..., 0], points[..., 1]
-        lon, lat = projection.transform(a * col + b * row + c, d * col + e * row + f)
-        return [_footprint(*place) for place in zip(np.asarray(lon), np.asarray(lat), strict=True)]
+        known = [n for n, transform in enumerate(transforms) if transform is not None]
+        if projection is None or not known:
+            return found
+        sides = np.array([(w.col, w.row, w.width, w.height) for w in (windows[n] for n in known)], np.float64)
+        affine = np.array([transforms[n] for n in known], np.float64)
+        lon, lat = _projected(projection, sides, affine, steps=2)
+        straight = _straight(lon, lat)
+        corners = _corners(lon[straight], lat[straight])
+        for n, footprint in zip(np.array(known)[straight], corners, strict=True):
+            found[n] = footprint
+        lon, lat = _projected(projection, sides[~straight], affine[~straight], steps=STEPS)
+        for n, ring_lon, ring_lat in zip(np.array(known)[~straight], lon, lat, strict=True):
+            found[n] = _footprint(ring_lon, ring_lat)
+        return found
 
     def _projection(self, crs: str) -> Transformer | None:
         if crs not in self._projections:
@@ -66,13 +80,45 @@ class Globe:
         return self._projections[crs]
 
 
-def _outline(window: Window) -> NDArray[np.float64]:
-    """The ring, counter-clockwise where north is up, and the centre: [4 STEPS + 1, (col, row)]."""
-    along = np.arange(STEPS) / STEPS
-    zero, one = np.zeros(STEPS), np.ones(STEPS)
-    cols = np.concatenate([zero, along, one, 1 - along, [0.5]])
-    rows = np.concatenate([along, one, 1 - along, zero, [0.5]])
-    return np.stack([window.col + cols * window.width, window.row + rows * window.height], axis=-1)
+def _projected(
+    projection: Transformer, sides: NDArray[np.float64], affine: NDArray[np.float64], *, steps: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Longitude and latitude of outlines and centres: [n, 4 steps + 1] each.
+
+    sides [n, (col, row, width, height)], affine [n, 6]. The ring is counter-clockwise where north is up,
+    `steps` points an edge.
+    """
+    along = np.arange(steps) / steps
+    zero, one = np.zeros(steps), np.ones(steps)
+    across = np.concatenate([zero, along, one, 1 - along, [0.5]])
+    down = np.concatenate([along, one, 1 - along, zero, [0.5]])
+    col, row = sides[:, 0:1] + across * sides[:, 2:3], sides[:, 1:2] + down * sides[:, 3:4]
+    a, b, c, d, e, f = (affine[:, n : n + 1] for n in range(6))
+    lon, lat = projection.transform(a * col + b * row + c, d * col + e * row + f)
+    return np.asarray(lon), np.asarray(lat)
+
+
+def _straight(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Of outlines of two points an edge, which lie on the globe with edges as straight as can be.
+
+    An edge that does not leave its chord in the middle leaves it nowhere: it is short. bool [n].
+    """
+    ring = np.stack([lon[:, :-1], lat[:, :-1]], axis=-1)
+    with np.errstate(invalid="ignore"):  # beyond the ground of a projection there are infinities
+        middle = (ring[:, 0::2] + np.roll(ring[:, 0::2], -1, axis=1)) / 2
+        off = np.abs(ring[:, 1::2] - middle).max(axis=(1, 2))
+        inside = (np.abs(ring[..., 0]) < 180 - 1).all(axis=1) & (np.abs(ring[..., 1]) < 90 - 1).all(axis=1)
+        straight: NDArray[np.bool_] = inside & (off < STRAIGHT_DEG / 4)
+    return straight
+
+
+def _corners(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> list[Footprint]:
+    """Footprints of outlines whose edges are straight."""
+    rings = np.stack([lon[:, :-1:2], lat[:, :-1:2]], axis=-1)
+    polygons = shapely.polygons(np.concatenate([rings, rings[:, :1]], axis=1))
+    assert isinstance(polygons, np.ndarray)  # as many as there are outlines
+    centres = zip(lon[:, -1].tolist(), lat[:, -1].tolist(), polygons, strict=True)
+    return [Footprint(*centre) for centre in centres]
 
 
 def _footprint(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> Footprint | None:

@@ -5,21 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import shapely
 
 from tnet_geo.grid import Window, footprint
 from tnet_geo.results.geography import Footprint, Globe
 from tnet_geo.results.schema import PREDICTIONS, TRAILS, PredictionRow
+from tnet_geo.trail import Look
 
 __all__ = ["prediction_table", "trail_table"]
+
+NOWHERE: dict[str, Any] = {"lon": None, "lat": None, "bbox": None, "geometry": None}
 
 
 def prediction_table(rows: Sequence[PredictionRow]) -> pa.Table:
     """One row per answer, in the order given; schema `PREDICTIONS`."""
-    globe = Globe()
-    places = [globe.footprints([row.window], row.crs, row.transform)[0] for row in rows]
-    records = [_prediction(row, place) for row, place in zip(rows, places, strict=True)]
+    places = _places(rows, [row.window for row in rows])
+    records = [{**_prediction(row), **place} for row, place in zip(rows, places, strict=True)]
     return pa.Table.from_pylist(records, PREDICTIONS)
 
 
@@ -28,11 +31,42 @@ def trail_table(rows: Sequence[PredictionRow]) -> pa.Table:
 
     A look's window is its whole tile, also where that reaches beyond the site or the scene.
     """
+    looks = [(row, look) for row in rows for look in row.answer.trail.looks]
+    windows = [footprint(look.tile, row.half_px) for row, look in looks]
+    places = _places([row for row, _ in looks], windows)
+    records = [
+        {**_look(*each), **_window(window), **place}
+        for each, window, place in zip(looks, windows, places, strict=True)
+    ]
+    return pa.Table.from_pylist(records, TRAILS)
+
+
+def _places(rows: Sequence[PredictionRow], windows: Sequence[Window]) -> list[dict[str, Any]]:
+    """Where windows of the scenes of rows lie: all of one reference system at once, which is quick."""
     globe = Globe()
-    return pa.Table.from_pylist([record for row in rows for record in _looks(row, globe)], TRAILS)
+    found: list[Footprint | None] = [None] * len(rows)
+    groups: dict[str | None, list[int]] = {}
+    for n, row in enumerate(rows):
+        groups.setdefault(row.crs, []).append(n)
+    for crs, group in groups.items():
+        located = globe.located([windows[n] for n in group], crs, [rows[n].transform for n in group])
+        for n, place in zip(group, located, strict=True):
+            found[n] = place
+    polygons = np.array([None if place is None else place.polygon for place in found], dtype=object)
+    geometries, bounds = shapely.to_wkb(polygons), shapely.bounds(polygons).tolist()
+    return [
+        NOWHERE
+        if place is None
+        else {"lon": place.lon, "lat": place.lat, "bbox": _bbox(sides), "geometry": geometry}
+        for place, geometry, sides in zip(found, geometries, bounds, strict=True)
+    ]
 
 
-def _prediction(row: PredictionRow, place: Footprint | None) -> dict[str, Any]:
+def _bbox(sides: Sequence[float]) -> dict[str, float]:
+    return dict(zip(("xmin", "ymin", "xmax", "ymax"), sides, strict=True))
+
+
+def _prediction(row: PredictionRow) -> dict[str, Any]:
     answer = row.answer
     best = max(range(len(answer.logits)), key=answer.logits.__getitem__)
     return {
@@ -50,44 +84,23 @@ def _prediction(row: PredictionRow, place: Footprint | None) -> dict[str, Any]:
         "bias": answer.bias,
         "probabilities": answer.probabilities,
         **_window(row.window),
-        **_place(place),
     }
 
 
-def _looks(row: PredictionRow, globe: Globe) -> list[dict[str, Any]]:
-    looks = row.answer.trail.looks
-    windows = [footprint(look.tile, row.half_px) for look in looks]
-    places = globe.footprints(windows, row.crs, row.transform)
-    return [
-        {
-            "site_id": row.answer.site_id,
-            "look": look.order,
-            "depth": look.depth,
-            "level": look.tile.level,
-            "row": look.tile.row,
-            "col": look.tile.col,
-            "parent": look.parent,
-            "probability": look.probability,
-            "path_log_probability": look.path_log_probability,
-            "evidence": look.evidence,
-            **_window(window),
-            **_place(place),
-        }
-        for look, window, place in zip(looks, windows, places, strict=True)
-    ]
+def _look(row: PredictionRow, look: Look) -> dict[str, Any]:
+    return {
+        "site_id": row.answer.site_id,
+        "look": look.order,
+        "depth": look.depth,
+        "level": look.tile.level,
+        "row": look.tile.row,
+        "col": look.tile.col,
+        "parent": look.parent,
+        "probability": look.probability,
+        "path_log_probability": look.path_log_probability,
+        "evidence": look.evidence,
+    }
 
 
 def _window(window: Window) -> dict[str, int]:
     return {"row_off": window.row, "col_off": window.col, "height": window.height, "width": window.width}
-
-
-def _place(place: Footprint | None) -> dict[str, Any]:
-    if place is None:
-        return {"lon": None, "lat": None, "bbox": None, "geometry": None}
-    bounds = map(float, place.polygon.bounds)
-    return {
-        "lon": place.lon,
-        "lat": place.lat,
-        "bbox": dict(zip(("xmin", "ymin", "xmax", "ymax"), bounds, strict=True)),
-        "geometry": shapely.to_wkb(place.polygon),
-    }
