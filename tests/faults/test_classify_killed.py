@@ -72,7 +72,7 @@ def test_a_killed_job_leaves_whole_parts_and_goes_on_from_them(
     undisturbed: Undisturbed, tmp_path: Path, victim: str
 ) -> None:
     work, seed = undisturbed.work, {"client": 1, "everything": 2}[victim]
-    for number, moment in enumerate(moments(4, seed, undisturbed.seconds)):
+    for number, moment in enumerate(moments(3, seed, undisturbed.seconds)):
         out = tmp_path / str(number)
         running = work.start(out)
         wait_for(running, moment)
@@ -94,7 +94,7 @@ def test_a_killed_job_leaves_whole_parts_and_goes_on_from_them(
 
 def test_a_killed_worker_costs_the_job_nothing(undisturbed: Undisturbed, tmp_path: Path) -> None:
     chance = np.random.default_rng(3)
-    for number, moment in enumerate(moments(4, 3, undisturbed.seconds)):
+    for number, moment in enumerate(moments(3, 3, undisturbed.seconds)):
         running = undisturbed.work.start(tmp_path / str(number))
         wait_for(running, moment)
         workers = running.workers()

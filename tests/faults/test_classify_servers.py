@@ -70,17 +70,22 @@ def remote(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             for name, value in environment.items():
                 patch.setenv(name, value)
             if kind == "pyramids":
-                whole_scenes = folder / "scenes.csv"
-                _build(work, place, whole_scenes)
+                assert build_archive(work.manifest, place, half_px=16, workers=1).exit_code == 0
             else:
                 for path in Path(work.archive).iterdir():
                     open_store(place).write(path.name, path.read_bytes())
         yield served(replace(work, archive=place), environment, proxy, folder / "whole")
 
 
-def _build(work: Work, place: str, manifest: Path) -> None:
-    report = build_archive(work.manifest, place, half_px=16, workers=1)
-    assert report.exit_code == 0
+def test_the_record_says_what_the_server_has_counted(remote: Served) -> None:
+    """Beside the walks the command itself asks for what names and describes the scenes, and no more."""
+    measured, counts = remote.record["measured"], remote.counts
+    assert isinstance(measured, dict)
+    assert 0 <= counts["requests"] - measured["requests"] <= 20 * SCENES
+    assert 0 <= counts["bytes"] - measured["bytes_fetched"] <= 4 * 65_536 * SCENES
+    if not remote.work.archive.endswith("pyramids"):  # blocks of COGs are fetched together, and once
+        assert counts["requests"] < measured["tiles"]
+        assert counts["bytes"] < measured["bytes_decoded"]
 
 
 def test_one_failed_request_in_ten_costs_nothing(remote: Served, tmp_path: Path) -> None:
