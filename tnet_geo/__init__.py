@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from tnet_geo.inference import load_bundle
     from tnet_geo.operations.build import build_archive
     from tnet_geo.operations.classification import classify
-    from tnet_geo.operations.estimation import estimate
     from tnet_geo.operations.evaluation import evaluate
     from tnet_geo.operations.training import train
     from tnet_geo.pyramid import open_archive
@@ -26,7 +25,6 @@ __all__ = [
     "__version__",
     "build_archive",
     "classify",
-    "estimate",
     "evaluate",
     "load_bundle",
     "manifest_from_folder",
@@ -40,7 +38,6 @@ _HOMES = {
     "Tile": "tnet_geo.grid",
     "build_archive": "tnet_geo.operations.build",
     "classify": "tnet_geo.operations.classification",
-    "estimate": "tnet_geo.operations.estimation",
     "evaluate": "tnet_geo.operations.evaluation",
     "load_bundle": "tnet_geo.inference",
     "manifest_from_folder": "tnet_geo.imagery",

@@ -156,7 +156,8 @@ def test_requests_to_a_bucket_are_those_that_the_server_counts_and_the_forecast_
     classifier = Classifier(small_bundle(walk=WalkSettings(keep=(2, 1))))
     before = s3_server.requests()
     metered = MeteredArchive(archive)
-    fact = cost_of(classifier.answer(metered, sites), metered.lap())
+    outcomes = list(classifier.answer(metered, sites))
+    fact = cost_of(outcomes, metered.lap())
     assert fact.requests == s3_server.requests() - before
     predicted = forecast(classifier, open_archive(s3), sites)
     assert 0.5 < predicted.requests / fact.requests < 2

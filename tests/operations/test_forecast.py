@@ -161,7 +161,8 @@ def test_forecast_beside_fact_of_an_archive_on_disk(tiny: TinyArchive) -> None:
     classifier = classifier_of(keep=(2, 1))
     predicted = forecast(classifier, tiny.archive, tiny.manifest.sites, workers=2, look_seconds=0.5)
     archive = MeteredArchive(tiny.archive)
-    measured = cost_of(classifier.answer(archive, tiny.manifest.sites), archive.lap())
+    outcomes = list(classifier.answer(archive, tiny.manifest.sites))
+    measured = cost_of(outcomes, archive.lap())
     network = classifier.bundle.network
     assert predicted.seconds is not None
     assert predicted.seconds > 0

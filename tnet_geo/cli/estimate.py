@@ -7,7 +7,6 @@ from typing import Annotated
 
 from typer import Exit, Option
 
-import tnet_geo
 from tnet_geo.cli.budgets import Bytes, Deadline, Keep, StopAt, Tiles, budget_of, keep_of
 from tnet_geo.cli.classify import Precision, Runtime
 from tnet_geo.cli.evaluate import Accepted, Split
@@ -53,9 +52,9 @@ def estimate(
 
     Example: tnet-geo estimate --archive s3://bucket/cogs --bundle BUNDLE --price-hour 0.40 --price-gb 0.09
     """
-    from tnet_geo.operations.estimation import Prices
+    from tnet_geo import operations
 
-    report = tnet_geo.estimate(
+    report = operations.estimate(
         archive=archive,
         manifest=manifest,
         bundle=bundle,
@@ -69,7 +68,7 @@ def estimate(
         runtime=runtime.value,
         precision=precision.value,
         probe=probe,
-        prices=Prices(price_hour, price_requests, price_gb),
+        prices=operations.Prices(price_hour, price_requests, price_gb),
     )
     show(report, as_json=json)
     raise Exit(report.exit_code)

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
+from itertools import islice
 
 import numpy as np
 import torch
@@ -16,12 +17,13 @@ from dask.system import CPU_COUNT
 
 from tnet_geo.grid import Window
 from tnet_geo.imagery import Site
+from tnet_geo.imagery.remote import is_remote
 from tnet_geo.inference import Classifier, SiteTask, WalkResult
 from tnet_geo.inference.budgets import Budget
 from tnet_geo.model.counting import aggregation_macs, look_macs
 from tnet_geo.model.network import TraversalNetwork
 from tnet_geo.operations.survey import Survey, survey
-from tnet_geo.pyramid import MemoryReader, ReadCount, SceneArchive, TileReader
+from tnet_geo.pyramid import CogArchive, MemoryReader, ReadCount, SceneArchive, TileReader
 from tnet_geo.pyramid.tiles import ReadMeter
 from tnet_geo.trail import Answer, Failure
 
@@ -42,6 +44,8 @@ SWEEP_AT = 1024
 """Readers that a metered archive remembers before it looks which of them are gone."""
 SURVEY_SECONDS = 1.0
 """What looking up sites may take before a run."""
+MOST_FAR_COGS = 64
+"""Of those the headers are read before a run: each takes requests, which its walk makes once more."""
 MADE_UP = 8
 """Made-up sites that are walked together to time looks; twice as many each time."""
 
@@ -89,12 +93,17 @@ def forecast(
     run itself sets it aside.
     """
     walk, budget = classifier.walk, classifier.budget
-    found = survey(archive, sites, classifier.half_px, walk, budget, seconds=SURVEY_SECONDS)
+    most = MOST_FAR_COGS if isinstance(archive, CogArchive) and _is_far(archive) else None
+    found = survey(archive, sites, classifier.half_px, walk, budget, seconds=SURVEY_SECONDS, most=most)
     cost = expected_total(found)
     if look_seconds is not None:
         hands = min(workers, CPU_COUNT) if classifier.engine.device.type == "cpu" else workers
         cost = in_time(replace(cost, seconds=cost.tiles * look_seconds / hands), budget)
     return replace(cost, macs=macs_of(classifier.bundle.network, cost))
+
+
+def _is_far(archive: CogArchive) -> bool:
+    return any(map(is_remote, islice(archive.sources.values(), 1)))
 
 
 def expected_total(found: Survey) -> Cost:

@@ -74,12 +74,13 @@ def survey(
     budget: Budget,
     *,
     seconds: float,
+    most: int | None = None,
 ) -> Survey:
-    """Look up sites until all are known or the time is over; headers are read, and no pixels.
+    """Look up sites until all, or `most`, are known or the time is over; headers are read, and no pixels.
 
     The same sites, in the same order, however long it takes: only how many there are depends on it.
     """
-    order = np.random.default_rng(0).permutation(len(sites)).tolist()
+    order = np.random.default_rng(0).permutation(len(sites)).tolist()[:most]
     fetches = Fetches(archive)
 
     def look_up(number: int) -> Known | None:
