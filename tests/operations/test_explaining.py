@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import torch
 from rasterio.enums import Resampling
 
 from tests.networks import small_bundle
 from tests.packs import images, members_of, pack_all, scattered
 from tests.range_server import range_server
 from tests.rasters import random_pixels, write_raster
-from tnet_geo.errors import InvalidResults, SceneMissing
+from tnet_geo.errors import InvalidResults, RuntimeUnusable, SceneMissing
 from tnet_geo.grid import Tile, Window
 from tnet_geo.imagery import Site
 from tnet_geo.inference import Classifier
@@ -252,6 +253,20 @@ def test_what_another_runtime_computed_is_not_compared_with_what_is_stored(
     proof = run.verified(sites=2)
     assert (proof.stored, proof.findings) == (False, ())
     assert "none that are stored: another runtime gave those" in "\n".join(proof.lines())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="here is a GPU")
+def test_a_run_of_a_gpu_is_repeated_without_one_where_that_is_asked_for(
+    places: Mapping[str, str], bundle: Path, tmp_path: Path
+) -> None:
+    run = answered(tmp_path, places["scenes"], bundle)
+    file = run.results / "runs" / "run.json"
+    file.write_text(file.read_text().replace("cpu batch 32", "cuda batch 256 NVIDIA H200"))
+    with pytest.raises(RuntimeUnusable, match="0 CUDA devices"):
+        run.verified(sites=1)
+    for device in ("cpu", "auto"):
+        proof = run.verified(sites=1, device=device)
+        assert (proof.findings, proof.stored, proof.runtime[-12:]) == ((), False, "cpu batch 32")
 
 
 def test_cogs_of_a_server_are_verified_from_copies(bundle: Path, tmp_path: Path) -> None:

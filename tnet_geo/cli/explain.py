@@ -58,7 +58,7 @@ def verify(
     run: Run = None,
     sites: Annotated[int, Option(help="How many, drawn at random.", min=1)] = 12,
     seed: Annotated[int, Option(help="Other seed, other sites and noise.", min=0)] = 0,
-    device: Annotated[str | None, Option(help="cpu, cuda, cuda:1; that of the run by default.")] = None,
+    device: Annotated[str | None, Option(help="auto, cpu, cuda, cuda:1; that of the run by default.")] = None,
     json: AsJson = False,
 ) -> None:
     """Prove that no answer depends on a pixel outside its trail.

@@ -20,6 +20,7 @@ from tnet_geo.inference import Classifier, load_bundle
 from tnet_geo.inference.budgets import Budget
 from tnet_geo.inference.runtimes import Precision, Runtime
 from tnet_geo.model import WalkSettings
+from tnet_geo.operations.devices import devices_here
 from tnet_geo.operations.witness import WatchedArchive
 from tnet_geo.pyramid import Archive, CogArchive, SceneArchive, open_scenes
 from tnet_geo.pyramid.cog_noise import noised_cog
@@ -176,10 +177,11 @@ def _classifier(results: Results, bundle: str, device: str | None) -> Classifier
         raise InvalidResults(
             str(results.path), f"does not say what computed the looks of {results.record.id}"
         )
-    budget = Budget(**settings.get("budget", {}))
+    budget = Budget(**(settings.get("budget") or {}))
     if budget.deadline is not None:
         budget = replace(budget, deadline=NO_CLOCK)
-    same = device is None or device == words[3]
+    wanted = device or words[3]
+    there = devices_here(wanted)
     return load_bundle(
         bundle,
         walk=WalkSettings(**{key: settings[key] for key in WalkSettings.model_fields if key in settings}),
@@ -187,8 +189,8 @@ def _classifier(results: Results, bundle: str, device: str | None) -> Classifier
         accept=settings.get("accept", ()),
         runtime=cast(Runtime, words[0]),
         precision=cast(Precision, words[2]),
-        device=device or words[3],
-        batch_looks=int(words[5]) if same else None,
+        device=there.name if wanted == "auto" else wanted,
+        batch_looks=int(words[5]) if there.name == words[3] else None,
     )
 
 

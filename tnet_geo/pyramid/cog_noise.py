@@ -59,7 +59,7 @@ def noised_cog(
     kept = _kept(reader, tiles)
     per_pixel = reader.spec.bands * np.dtype(reader.spec.dtype).itemsize + 1
     size = sum(per_pixel * level.shape[0] * level.shape[1] for level in reader.stored)
-    check_room(folder, size, f"scene {scene_id}")
+    check_room(folder, 2 * size, f"scene {scene_id}")  # the copy, and what its blocks grow to
     path = _copied(reader.source, folder)
     _break_promises(path)
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
