@@ -16,7 +16,7 @@ import torch
 from rasterio.enums import Resampling
 
 from tests.networks import small_bundle
-from tests.packs import images, members_of, pack_all, scattered
+from tests.packs import images, member_of, members_of, pack_all, scattered
 from tests.range_server import range_server
 from tests.rasters import random_pixels, write_raster
 from tnet_geo.errors import InvalidResults, RuntimeUnusable, SceneMissing
@@ -24,6 +24,7 @@ from tnet_geo.grid import Tile, Window
 from tnet_geo.imagery import Site
 from tnet_geo.inference import Classifier
 from tnet_geo.inference.budgets import NO_BUDGET, Budget
+from tnet_geo.inference.expectations import Contradiction
 from tnet_geo.model import WalkSettings
 from tnet_geo.operations.explaining import WalkProof, verify_walks
 from tnet_geo.pyramid import (
@@ -88,11 +89,21 @@ class Answered:
         return verify_walks(self.results, archive=self.place, bundle=self.bundle, **how)
 
 
-def answered(out: Path, place: str, bundle: Path, budget: Budget = NO_BUDGET) -> Answered:
-    classifier = Classifier(small_bundle(walk=WALK), budget=budget)
+def answered(
+    out: Path,
+    place: str,
+    bundle: Path,
+    budget: Budget = NO_BUDGET,
+    *,
+    walk: WalkSettings = WALK,
+    sites: Sequence[Site] = (),
+    accept: Sequence[Contradiction] = (),
+) -> Answered:
+    classifier = Classifier(small_bundle(walk=WALK), walk=walk, budget=budget, accept=accept)
     archive = open_scenes(place)
+    kept = [archive.adopt(site) for site in sites or sites_of(archive)]
     rows = []
-    for site, answer in zip(sites_of(archive), classifier.answer(archive, sites_of(archive)), strict=True):
+    for site, answer in zip(kept, classifier.answer(archive, sites or kept), strict=True):
         assert isinstance(answer, Answer)
         spec = archive.reader(site.scene_id).spec
         window = site.window or Window(0, 0, *spec.shape)
@@ -102,7 +113,7 @@ def answered(out: Path, place: str, bundle: Path, budget: Budget = NO_BUDGET) ->
     limits = {name: limit for name, limit in asdict(budget).items() if limit is not None}
     settings = classifier.walk.model_dump(mode="json") | {
         "runtime": classifier.runtime,
-        "accept": [],
+        "accept": list(accept),
         "budget": limits,
     }
     record = RunRecord(
@@ -147,6 +158,40 @@ def test_walks_of_any_budget_are_repeated_with_it(
 ) -> None:
     proof = answered(tmp_path, places["scenes"], bundle, budget).verified()
     assert (proof.findings, proof.stored) == ((), True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "walk",
+    [WalkSettings(policy="dense"), WalkSettings(policy="random", seed=3), WalkSettings(keep=())],
+    ids=str,
+)
+def test_walks_of_any_policy_are_repeated(
+    walk: WalkSettings, places: Mapping[str, str], bundle: Path, tmp_path: Path
+) -> None:
+    proof = answered(tmp_path, places["scenes"], bundle, walk=walk).verified()
+    assert (proof.findings, proof.stored) == ((), True)
+
+
+@pytest.mark.slow
+def test_sites_on_a_canvas_are_found_in_their_packs(
+    places: Mapping[str, str], bundle: Path, tmp_path: Path
+) -> None:
+    archive = create_archive(tmp_path / "archive", ArchiveSettings(half_px=16, canvas="fit:128"))
+    source = write_raster(tmp_path / "scene.tif", random_pixels(1, SHAPE))
+    windows = [Window(20, 30, 70, 90), Window(120, 100, 64, 33)]
+    sites = [Site(f"yard/{n}", str(source), "scene", window) for n, window in enumerate(windows)]
+    kept = [archive.adopt(site) for site in sites]
+    members = [
+        member_of(own.scene_id, source, archive.settings, site.window)
+        for own, site in zip(kept, sites, strict=True)
+    ]
+    pack_all(archive.store, members, archive.settings)
+    proof = answered(
+        tmp_path / "results", archive.place, bundle, sites=sites, accept=["canvas", "gsd"]
+    ).verified()
+    assert (proof.findings, proof.stored, proof.sites) == ((), True, ("yard/0", "yard/1"))
+    assert (proof.scenes, proof.exit_code) == (1, 0)
 
 
 def test_walks_that_the_clock_ended_are_left_out(

@@ -212,3 +212,17 @@ def test_what_cannot_be_copied_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     shard.write_bytes(shard.read_bytes()[:-99])
     with pytest.raises(TileUnreadable):
         noised_item(archive, item, {"scene": KEPT}, HALF_PX, folder=folder, chance=chance())
+
+
+def test_a_level_that_is_made_in_memory_keeps_the_whole_overview_that_it_is_made_of(tmp_path: Path) -> None:
+    archive = open_archive(cog(tmp_path, compress="DEFLATE"))
+    assert isinstance(archive, CogArchive)
+    (tmp_path / "noise").mkdir()
+    (name,) = archive.scene_ids()
+    root = [Tile(4, 0, 0)]
+    copy, count = noised_cog(archive, name, root, HALF_PX, folder=tmp_path / "noise", chance=chance())
+    truth, noised = archive.reader(name, HALF_PX), copy.reader(name, HALF_PX)
+    assert (count.kept, count.noised) == (1, 16 + 4)
+    np.testing.assert_array_equal(truth.read(root).pixels, noised.read(root).pixels)
+    other = [Tile(1, 0, 0)]
+    assert (truth.read(other).pixels != noised.read(other).pixels).mean() > 0.9
