@@ -17,8 +17,9 @@ from torch import Tensor
 
 from tests.networks import small_network
 from tests.rasters import random_pixels
-from tnet_geo.grid import Tile, Window, children, footprint, root_of
+from tnet_geo.grid import Tile, Window, children, disjoint_tiles, footprint, root_of
 from tnet_geo.inference import Budget, Engine, SiteTask, WalkResult, position_in
+from tnet_geo.inference.walks import usual_path
 from tnet_geo.model import Places, TraversalNetwork, WalkSettings
 from tnet_geo.pyramid import MemoryReader, RasterSpec, ReadMeter, TileBatch, TileReader
 
@@ -92,6 +93,9 @@ class PlainWalk:
 
     def _depth_by_depth(self) -> None:
         wishes: list[tuple[Tile, tuple[int, int], float, Tensor | None]] = [(self.root, (0, 0), 0.0, None)]
+        if self.settings.policy == "dense":
+            native = disjoint_tiles(self.site.window, 0, self.half_px)
+            wishes = [(tile, usual_path(self.root, tile), 0.0, None) for tile in native]
         while wishes:
             seen = [self._look(*wish) for wish in wishes if self._affords(wish[0])]
             wishes = [wish for look in seen for wish in self._kept(look)]
@@ -213,6 +217,32 @@ class PlainWalk:
         return [
             (child, way, logit, above + math.log(math.exp(logit - top) / total)) for child, way, logit in able
         ]
+
+
+class Ticks:
+    """A clock that tells how many tiles have been read."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class CountedReader:
+    """Each tile that is read takes one second of a clock."""
+
+    def __init__(self, reader: TileReader, clock: Ticks) -> None:
+        self._reader, self._clock = reader, clock
+        self.spec, self.meter = reader.spec, reader.meter
+
+    def read(self, tiles: Sequence[Tile]) -> TileBatch:
+        self._clock.now += len(tiles)
+        return self._reader.read(tiles)
+
+    def submit(self, tiles: Sequence[Tile]) -> Future[TileBatch]:
+        self._clock.now += len(tiles)
+        return self._reader.submit(tiles)
 
 
 class LateReader:

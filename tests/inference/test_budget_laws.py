@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,25 +12,29 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.archives import TinyArchive
 from tests.inference.plain_walks import (
     HALF_PX,
     TEMPERATURES,
     TILE_BYTES,
+    CountedReader,
     LateReader,
     PlainWalk,
+    Ticks,
     network,
     scene,
     sites,
     tiles_of,
     walked,
 )
-from tests.networks import small_network
+from tests.networks import small_bundle, small_network
 from tnet_geo.errors import UsageError
 from tnet_geo.grid import Tile, Window, children, footprint, last_level, level_shape
-from tnet_geo.inference import Budget, SiteTask, WalkResult, most_looks
+from tnet_geo.inference import Budget, Classifier, SiteTask, WalkResult, most_looks
 from tnet_geo.inference.budgets import walk_with
 from tnet_geo.model import WalkSettings
 from tnet_geo.pyramid import RasterSpec, ReadMeter, TileBatch
+from tnet_geo.trail import Answer
 
 steady = settings(deadline=None, derandomize=True, max_examples=12)
 LOOKER = network(21)
@@ -188,6 +193,36 @@ def test_another_batch_shape_looks_at_the_same_tiles_and_answers_alike(batch_loo
     for one, other in zip(usual, walked(LOOKER, walk, budget, tasks, batch_looks=batch_looks), strict=True):
         assert tiles_of(one) == tiles_of(other)
         torch.testing.assert_close(one.output.logits, other.output.logits, atol=2e-5, rtol=1e-5)
+
+
+def test_whatever_is_under_way_at_the_deadline_ends_with_what_it_has_seen() -> None:
+    walk, tasks, clock = WalkSettings(keep=(3, 2)), sites(13, side=64), Ticks()
+    timed = [SiteTask(site.site_id, CountedReader(site.reader, clock), site.window) for site in tasks]
+    results = walked(LOOKER, walk, Budget(deadline=40), timed, in_flight=5, clock=clock)
+    for result, whole in zip(results, walked(LOOKER, walk, Budget(), tasks), strict=True):
+        looked, depths = tiles_of(result), {wish.depth for wish in result.walk.looked}
+        assert looked == tiles_of(whole)[: len(looked)]
+        assert len(looked) == sum(wish.depth in depths for wish in whole.walk.looked)
+        assert (result.walk.ended_by == "deadline") == (looked != tiles_of(whole))
+    assert len({len(result.walk.looked) for result in results}) > 2
+    assert len(results[-1].walk.looked) == 1
+
+
+def test_answers_say_how_sure_walks_of_their_length_are(tiny: TinyArchive) -> None:
+    plain = small_bundle(2)
+    facts = plain.facts.model_copy(update={"temperature": 0.3, "temperatures": (0.9, 0.5, 0.2)})
+    bundle, found = replace(plain, facts=facts), tiny.manifest.select("test").sites
+    lengths: dict[Budget, set[int]] = {}
+    for budget in (Budget(tiles=4, stop_at=0.73), Budget(tiles=4), Budget()):
+        for answer in Classifier(bundle, budget=budget).answer(tiny.archive, found):
+            assert isinstance(answer, Answer)
+            lengths.setdefault(budget, set()).add(looks := len(answer.trail))
+            divisor = 0.3 if budget == Budget() else (0.9, 0.5, 0.2, 0.2)[looks - 1]
+            z = torch.tensor(answer.logits, dtype=torch.float64) / divisor
+            assert answer.confidence == pytest.approx(float(torch.softmax(z, dim=0).max()), rel=1e-9)
+            assert (answer.ended_by == "stop_at") == (budget.stop_at is not None)
+            assert answer.confidence >= (budget.stop_at or 0)
+    assert list(lengths.values()) == [{2, 3}, {4}, {3}]
 
 
 class MadeUp:

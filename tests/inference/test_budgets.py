@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,13 +12,14 @@ from tests.inference.plain_walks import (
     CODED,
     TEMPERATURES,
     TILE_BYTES,
+    CountedReader,
     PlainWalk,
+    Ticks,
     network,
     sites,
     tiles_of,
     walked,
 )
-from tnet_geo.grid import Tile
 from tnet_geo.inference import Budget, SiteTask, WalkResult
 from tnet_geo.model import WalkSettings
 
@@ -61,6 +61,7 @@ WALKS: dict[str, tuple[WalkSettings, Budget, dict[str, Any], set[str]]] = {
         {"bytes", "complete"},
     ),
     "tiles and bytes": (WalkSettings(), Budget(tiles=20, bytes=11 * TILE_BYTES + 5), {}, {"bytes"}),
+    "dense": (WalkSettings(policy="dense"), Budget(bytes=9 * TILE_BYTES), {}, {"bytes", "complete"}),
     "everything": (
         WalkSettings(),
         Budget(tiles=9, bytes=8 * TILE_BYTES, stop_at=0.65, deadline=1e9),
@@ -102,16 +103,6 @@ def test_best_first_equals_a_plain_loop_up_to_two_hundred_tiles(tiles: int) -> N
         assert_same(result, plain(task))
 
 
-class Ticks:
-    """A clock that tells how many tiles have been read."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.mark.parametrize(
     ("walk", "budget"),
     [
@@ -138,19 +129,3 @@ def test_after_the_deadline_walks_go_no_further_and_every_site_has_its_root(
         assert torch.equal(result.output.logits[0], logits)
     assert {"deadline"} < {result.walk.ended_by for result in results} or budget.deadline == 0
     assert all(result.walk.looked[0].depth == 0 for result in results)
-
-
-class CountedReader:
-    """Each tile that is read takes one second of a clock."""
-
-    def __init__(self, reader: Any, clock: Ticks) -> None:
-        self._reader, self._clock = reader, clock
-        self.spec, self.meter = reader.spec, reader.meter
-
-    def read(self, tiles: Sequence[Tile]) -> Any:
-        self._clock.now += len(tiles)
-        return self._reader.read(tiles)
-
-    def submit(self, tiles: Sequence[Tile]) -> Any:
-        self._clock.now += len(tiles)
-        return self._reader.submit(tiles)
