@@ -89,14 +89,14 @@ class Running:
     out: Path
     log: Path
 
-    def ended(self, seconds: float = 240) -> int:
+    def ended(self, seconds: float = 1200) -> int:
         """Its exit status; it must end in this time, and its processes with it."""
         try:
             return self.process.wait(seconds)
         finally:
             self.gone()
 
-    def until(self, there: Callable[[], bool], seconds: float = 120) -> None:
+    def until(self, there: Callable[[], bool], seconds: float = 600) -> None:
         """Wait for something while it runs."""
         deadline = time.monotonic() + seconds
         while not there():
