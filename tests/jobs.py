@@ -92,9 +92,12 @@ class Running:
     def ended(self, seconds: float = 1200) -> int:
         """Its exit status; it must end in this time, and its processes with it."""
         try:
-            return self.process.wait(seconds)
-        finally:
-            self.gone()
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise
+        self.gone()
+        return code
 
     def until(self, there: Callable[[], bool], seconds: float = 600) -> None:
         """Wait for something while it runs."""

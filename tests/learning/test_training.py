@@ -64,7 +64,9 @@ def test_every_rival_is_a_bundle_that_walks_its_own_way(
     assert walks["root"].keep == ()
 
 
-@pytest.mark.parametrize("steps", [1, 4, 9, 13, 19, 30])
+@pytest.mark.parametrize(
+    "steps", [4, 13, 30, *(pytest.param(steps, marks=pytest.mark.slow) for steps in (1, 9, 19))]
+)
 def test_an_interrupted_run_ends_in_the_same_weights_and_the_same_log(
     tiny: TinyArchive, tmp_path: Path, finished: tuple[RunSettings, Sequence[EpochRow]], steps: int
 ) -> None:
