@@ -39,6 +39,8 @@ from tnet_geo.trail import Failure
 __all__ = ["main", "rescue_partition"]
 
 NO_SITE_IS_TO_BLAME = (MemoryError, torch.OutOfMemoryError, torch.AcceleratorError, Stopped, PlaceUnusable)
+FEW = 8
+"""Sites that are asked one by one from the start: together they gain nothing."""
 KILLS = 2
 """Times that a site alone is killed by SIGKILL, which may come from outside, before it is blamed."""
 
@@ -105,7 +107,7 @@ class _Suspects:
     def outcomes(self, sites: Sequence[Site]) -> Iterator[Outcome]:
         """One outcome per site, in any order."""
         waiting = {site.site_id: site for site in sites}
-        doubted: list[str] = []
+        doubted = list(waiting) if len(waiting) <= FEW else []
         while waiting:
             doubted = [name for name in doubted if name in waiting]
             some = [waiting[name] for name in doubted or waiting]

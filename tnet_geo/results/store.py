@@ -19,6 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
@@ -151,11 +152,11 @@ def finish_run(folder: str | Path, record: RunRecord) -> Path:
         Incomplete: the parts, or the record, do not add up to what was selected.
     """
     root = Path(folder)
-    answered, failed = _site_ids(root, "predictions", record.id), _failed_rows(root, record.id)
-    aside = [site for site, _ in failed]
-    counts = (record.answered, record.set_aside)
-    once = len(set(answered) | set(aside)) == len(answered) + len(aside) == record.selected
-    if not once or counts != (len(answered), len(aside)):
+    answered, failed = _site_ids(root, record.id), _failed_rows(root, record.id)
+    aside = pa.array([site for site, _ in failed], pa.string())
+    distinct = pc.count_distinct(pa.chunked_array([*answered.chunks, aside], pa.string())).as_py()
+    once = distinct == len(answered) + len(aside) == record.selected
+    if not once or (record.answered, record.set_aside) != (len(answered), len(aside)):
         raise Incomplete(record.id, record.selected, len(answered), len(aside))
     path = root / "runs" / f"{record.id}.json"
     with _turn(root):
@@ -247,13 +248,12 @@ def _flush_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def _site_ids(root: Path, table: str, run: str) -> list[str]:
-    files = part_files(root, table, run)
-    return [
-        site
-        for file in files
-        for site in pq.read_table(file, columns=["site_id"], partitioning=None)["site_id"].to_pylist()
-    ]
+def _site_ids(root: Path, run: str) -> pa.ChunkedArray:
+    """Sites that have an answer; as Arrow keeps them: there may be millions."""
+    files = part_files(root, "predictions", run)
+    tables = [pq.read_table(file, columns=["site_id"], partitioning=None) for file in files]
+    chunks = [chunk for table in tables for chunk in table["site_id"].chunks]
+    return pa.chunked_array(chunks, pa.string())
 
 
 def _failed_rows(root: Path, run: str) -> list[tuple[str, str]]:
