@@ -13,6 +13,7 @@ from tests.results.synthetic import Scenes, record_of, row_of
 from tnet_geo.errors import OutputExists
 from tnet_geo.results import Results, finish_run, write_part, write_report
 from tnet_geo.results.report import _chosen, _moment
+from tnet_geo.trail import Trail
 
 COMPARISON = {
     "walk": {"accuracy": 0.986, "tiles": 5.0, "bytes": 61440.0, "pixel_fraction": 0.078, "seconds": 0.0214},
@@ -197,3 +198,24 @@ def test_shown_are_sure_mistakes_up_to_half_and_right_answers_of_all_classes_in_
     wrong: int, right: int, sites: list[str]
 ) -> None:
     assert _chosen(rows_of(wrong, right), 4) == sites
+
+
+def test_of_a_long_walk_the_page_lists_the_looks_that_weigh_most(
+    run: tuple[Path, Scenes], tmp_path: Path
+) -> None:
+    row = row_of(3, (300, 300))
+    looks = [*row.answer.trail.looks]
+    looks += [
+        replace(looks[n % 4 + 1], order=5 + n, parent=n % 5, evidence=1e-3 * (n + 1)) for n in range(95)
+    ]
+    answer = replace(row.answer, trail=Trail(tuple(looks)), ended_by="tiles")
+    write_part(tmp_path / "results", "long", "a", [replace(row, answer=answer)])
+    finish_run(tmp_path / "results", record_of("long", 1, 0))
+    page = Page(
+        write_report(Results.open(tmp_path / "results"), tmp_path / "page.html", archive=run[1]).read_text()
+    )
+    words = " ".join(page.words)
+    assert page.elements.count("li") == 24
+    assert "The other 76 looks weigh less." in words
+    assert "100 looks" in words
+    assert "ended by its budget of tiles" in words

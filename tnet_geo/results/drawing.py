@@ -18,7 +18,7 @@ from tnet_geo.pyramid import open_archive
 from tnet_geo.results.marks import Mark, depth_colour, marks_of, resolution_text
 from tnet_geo.results.scenery import Picture, Scenery, Scenes, scenery_of
 from tnet_geo.results.schema import RunRecord
-from tnet_geo.results.walks import ENDINGS, Walk
+from tnet_geo.results.walks import Walk
 from tnet_geo.trail import Look
 
 __all__ = ["picture", "scenes_of"]
@@ -75,7 +75,7 @@ def picture(results: Walks, site: str, *, archive: Scenes | str | Path | None = 
 
 
 def _figure(walk: Walk, scenery: Scenery) -> Figure:
-    looks = _weightiest(walk)
+    looks = walk.weightiest(MOST_LOOKS)
     left = SCENE_IN + 3 * MARGIN_IN
     width = left + max(COLUMN_IN * len(looks), 3.6)
     figure = Figure(figsize=(width, HEIGHT_IN), dpi=140, facecolor="white")
@@ -105,13 +105,6 @@ def _figure(walk: Walk, scenery: Scenery) -> Figure:
     return figure
 
 
-def _weightiest(walk: Walk) -> list[Look]:
-    """All looks, or the root and those of most evidence, in the order in which they were made."""
-    root, *rest = walk.looks
-    best = sorted(rest, key=lambda look: -abs(look.evidence))[: MOST_LOOKS - 1]
-    return [root, *sorted(best, key=lambda look: look.order)]
-
-
 def _verdict(walk: Walk) -> str:
     truth = "" if walk.expected is None else f", wrong: it is {walk.expected}" if walk.wrong else ", right"
     return f"{walk.confidence:.0%} sure{truth}"
@@ -120,7 +113,7 @@ def _verdict(walk: Walk) -> str:
 def _cost(walk: Walk) -> str:
     count = len(walk.looks)
     looks = f"{count} look{'' if count == 1 else 's'}"
-    ending = "" if walk.ended_by == "complete" else f"; {ENDINGS[walk.ended_by]}"
+    ending = "" if walk.ended_by == "complete" else f"; {walk.ending}"
     return f"site {walk.site_id}: {looks}, {walk.pixel_fraction:.1%} of its pixels read{ending}"
 
 

@@ -11,7 +11,7 @@ import shapely
 
 from tnet_geo.grid import Window
 from tnet_geo.results.query import Results
-from tnet_geo.results.walks import ENDINGS, Walk
+from tnet_geo.results.walks import Walk
 from tnet_geo.trail import EndedBy
 from tnet_geo.units import bytes_text
 
@@ -58,6 +58,8 @@ class Explanation:
     """By class, the most probable first."""
     looks: tuple[LookFacts, ...]
     ended_by: EndedBy
+    ending: str
+    """The same in words."""
     bytes_decoded: int
     bias: float
     """Of the answer's class."""
@@ -79,7 +81,7 @@ class Explanation:
         text = [
             f"site {self.site_id} of scene {self.scene_id}, {_span(window)}",
             f"{self.label}, {self.confidence:.1%} sure{self._truth()}",
-            f"{looks}, {bytes_text(self.bytes_decoded)} decoded; {ENDINGS[self.ended_by]}",
+            f"{looks}, {bytes_text(self.bytes_decoded)} decoded; {self.ending}",
             "",
         ]
         text += _aligned([HEAD, *(self._cells(look, branch) for look, branch in _branches(self.looks))])
@@ -133,6 +135,7 @@ def explain(results: Results, site: str) -> Explanation:
         probabilities=dict(ranked),
         looks=tuple(_facts(walk)),
         ended_by=walk.ended_by,
+        ending=walk.ending,
         bytes_decoded=walk.bytes_decoded,
         bias=walk.bias,
         logit=walk.logit,

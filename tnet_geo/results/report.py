@@ -21,6 +21,7 @@ from tnet_geo.results.marks import Mark, depth_colour, marks_of, resolution_text
 from tnet_geo.results.query import Results
 from tnet_geo.results.scenery import Picture, Scenes, scenery_of
 from tnet_geo.results.walks import Walk
+from tnet_geo.trail import Look
 from tnet_geo.units import bytes_text, seconds_text
 
 __all__ = ["write_report"]
@@ -30,6 +31,9 @@ GENERATOR = "tnet-geo report"
 
 MOST_REASONS = 100
 """Sites set aside that are listed; the rest is in failed.csv."""
+
+MOST_LOOKS = 24
+"""Looks of a walk that are listed; of longer walks those that weigh most."""
 
 MOST_CLASSES = 15
 """Classes up to which the table of confusions is shown."""
@@ -54,6 +58,11 @@ class _Sheet:
     crops: tuple[str, ...] = ()
     marks: tuple[Mark, ...] = ()
     trouble: str = ""
+
+    @property
+    def looks(self) -> list[Look]:
+        """Those that are listed."""
+        return self.walk.weightiest(MOST_LOOKS)
 
     @property
     def reach(self) -> float:
@@ -237,14 +246,15 @@ def _sheet(walk: Walk, scenes: Scenes, shares: tuple[tuple[str, float], ...]) ->
         scenery = scenery_of(walk, scenes)
     except (SetAside, Refused) as error:
         return _Sheet(walk, shares, trouble=str(error))
+    listed = walk.weightiest(MOST_LOOKS)
     return _Sheet(
         walk,
         shares,
         ground=scenery.ground,
         beyond=scenery.beyond,
         picture=_data_uri(scenery.picture, quality=86),
-        crops=tuple(_data_uri(crop, quality=92) for crop in scenery.crops),
-        marks=marks_of(walk, scenery.ground),
+        crops=tuple(_data_uri(scenery.crops[look.order], quality=92) for look in listed),
+        marks=tuple(mark for mark in marks_of(walk, scenery.ground) if mark.look in listed),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from tnet_geo.grid import Tile, Window
 from tnet_geo.trail import EndedBy, Look
 
-__all__ = ["ENDINGS", "Walk", "walks_of", "window_of"]
+__all__ = ["Walk", "walks_of", "window_of"]
 
 _UNIT = 2.0**-24
 """Half the distance from 1 to the next float32: what one addition may round away, of its result."""
@@ -56,6 +56,17 @@ class Walk:
     def wrong(self) -> bool:
         """Whether the manifest knows better."""
         return self.expected is not None and self.expected != self.label
+
+    @property
+    def ending(self) -> str:
+        """Why it looked no further, in words."""
+        return ENDINGS[self.ended_by]
+
+    def weightiest(self, most: int) -> list[Look]:
+        """All looks, or the first and those of most evidence, in the order in which they were made."""
+        first, *rest = self.looks
+        best = sorted(rest, key=lambda look: -abs(look.evidence))[: most - 1]
+        return [first, *sorted(best, key=lambda look: look.order)]
 
     @property
     def total(self) -> float:
