@@ -1,7 +1,7 @@
 """The engine against tiles in memory, a simple loop and dense looking, as JSON; all ratios from one run.
 
-python tests/benchmarks/engine.py --json [--only rates,cuda,costs,table] [--folder FOLDER] [--rounds 5]
-    [--run DEMO] [--plots docs/images]
+python tests/benchmarks/engine.py --json [--only rates,cuda,profile,costs,table] [--folder FOLDER]
+    [--rounds 5] [--run DEMO] [--plots docs/images]
 
 Sites are whole scenes of real content (see engine_scenes.py), about 6 GB of pyramids that are made once
 and kept in FOLDER. Rivals have processes of their own, one thread for the model, and take turns; what
@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # run as a script, from anyw
 
 from tests.benchmarks.engine_costs import bench_costs
 from tests.benchmarks.engine_plots import plots
+from tests.benchmarks.engine_profile import bench_profile
 from tests.benchmarks.engine_rates import bench_cuda, bench_rates
 from tests.benchmarks.engine_table import bench_table
 from tests.benchmarks.machine import Figures, machine
@@ -34,6 +35,7 @@ from tests.benchmarks.machine import Figures, machine
 PARTS: dict[str, Callable[[argparse.Namespace], Figures]] = {
     "rates": bench_rates,
     "cuda": bench_cuda,
+    "profile": bench_profile,
     "costs": bench_costs,
     "table": bench_table,
 }
@@ -52,13 +54,19 @@ def main(given: argparse.Namespace) -> Figures:
     return figures
 
 
+def _numbers(text: str) -> list[int]:
+    return [int(part) for part in text.split(",")]
+
+
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--json", action="store_true", help="the only form there is")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(PARTS))
     parser.add_argument("--folder", type=Path, help="where pyramids are kept; by default they are not")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--sites", type=int, default=32, help="of the rates")
+    parser.add_argument("--sites", type=int, default=32, help="of the rates; the costs have half as many")
+    parser.add_argument("--side", type=int, default=1792, help="of the sites of the rates")
+    parser.add_argument("--batches", type=_numbers, help="sizes that tiles in memory are tried at")
     parser.add_argument("--largest", type=int, default=28_672, help="of the costs, for a quick look at them")
     parser.add_argument("--dense", type=int, default=14_336, help="largest side that is looked at densely")
     parser.add_argument("--moto", action="store_true", help="moto as the server of the rates")

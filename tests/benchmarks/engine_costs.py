@@ -53,7 +53,7 @@ def bench_costs(given: argparse.Namespace) -> Figures:
     }
     with crews() as at_work:
         ways = {"walk": Crew(_walks, folder), "dense": Crew(_dense, folder), "whole": Crew(_whole, folder)}
-        at_work += ways.values()
+        at_work.extend(ways.values())
         for round_ in range(given.rounds):
             for side in sides:
                 for name, crew in ways.items():
@@ -158,9 +158,7 @@ def dense_logits(classifier: Classifier, reader: TileReader, window: Window | No
         batch = read.result()
         for start in range(0, len(row), size):
             some = slice(start, start + size)
-            inputs = network.scale(
-                pixels_tensor(batch.pixels[some]), torch.from_numpy(batch.validity[some])
-            )
+            inputs = network.scale(pixels_tensor(batch.pixels[some]), torch.from_numpy(batch.validity[some]))
             features.append(network.features(inputs, places_of([_place(root, tile) for tile in row[some]])))
     bag = torch.cat(features)[None]
     return network.aggregate(bag, torch.ones(bag.shape[:2], dtype=torch.bool)).logits[0]

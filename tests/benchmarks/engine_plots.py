@@ -64,12 +64,16 @@ def _engine(figures: dict[str, Any], path: Path) -> None:
     """Looks a second of every way, by runtime."""
     rates = figures["rates"]
     picture = Figure(figsize=(9.6, 3.4), layout="constrained")
-    for axes, (runtime, found) in zip(picture.subplots(1, len(rates), squeeze=False)[0], rates.items(), strict=True):
+    for axes, (runtime, found) in zip(
+        picture.subplots(1, len(rates), squeeze=False)[0], rates.items(), strict=True
+    ):
         ways = found["looks_per_second"]
         names = list(ways)[::-1]
         best = ways["memory"]
         bars = axes.barh(names, [ways[name] for name in names], color=[_colour(name) for name in names])
-        axes.bar_label(bars, [f"{ways[name]:g}  ({ways[name] / best:.0%})" for name in names], padding=3, fontsize=8)
+        axes.bar_label(
+            bars, [f"{ways[name]:g}  ({ways[name] / best:.0%})" for name in names], padding=3, fontsize=8
+        )
         axes.axvline(best, color="#888888", linewidth=0.8, linestyle=":")
         axes.set_xlim(0, 1.3 * max(ways.values()))
         axes.set_title(f"runtime {runtime}", fontsize=10)
@@ -89,7 +93,9 @@ def _colour(name: str) -> str:
 def _signed(picture: Figure, figures: dict[str, Any]) -> None:
     """What it was measured on, in small letters."""
     where = figures["gpu"] or figures["machine"]
-    picture.supxlabel(f"efficientnet_b0, tiles of 224 px; {where}; {figures['date']}", fontsize=7, color="#555555")
+    picture.supxlabel(
+        f"efficientnet_b0, tiles of 224 px; {where}; {figures['date']}", fontsize=7, color="#555555"
+    )
 
 
 if __name__ == "__main__":

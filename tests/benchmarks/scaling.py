@@ -89,9 +89,9 @@ def tiny_archive(folder: Path, count: int, *, packs: bool) -> Path:
     if not archive.exists():
         draft = folder / f"draft-{archive.name}"
         shutil.rmtree(draft, ignore_errors=True)
-        how = {"packs": True, "canvas": TINY_CANVAS} if packs else {}
-        manifest = tiny_sites(folder, count)
-        build_archive(manifest, draft, half_px=TINY_BASE_PX // 2, workers=CORES, **how)
+        manifest, canvas = tiny_sites(folder, count), TINY_CANVAS if packs else "native"
+        half_px = TINY_BASE_PX // 2
+        build_archive(manifest, draft, half_px=half_px, packs=packs, canvas=canvas, workers=CORES)
         draft.rename(archive)
     return archive
 
@@ -101,7 +101,7 @@ def run_job(folder: Path, client: Client, **job: Any) -> float:
     results = folder / "results"
     shutil.rmtree(results, ignore_errors=True)
     begun = time.perf_counter()
-    report = classify(**job, out=results, scheduler=client.scheduler.address)
+    report = classify(**job, out=results, scheduler=client.scheduler_info()["address"])
     seconds = time.perf_counter() - begun
     if report.answered != report.selected:
         raise RuntimeError(f"{report.set_aside} of {report.selected} sites are set aside")
@@ -140,7 +140,8 @@ def bench_workers(given: argparse.Namespace) -> Figures:
     sites = sites_of(REAL_SIDE, REAL_SCENES, given.real_sites)
     manifest = write_manifest(sites, folder / f"real-{os.getpid()}.parquet")
     job = {"archive": archive, "manifest": manifest, "bundle": bundle}
-    warm = job | {"manifest": write_manifest(sites[:4], folder / f"warm-{os.getpid()}.parquet"), "partition": 1}
+    few = write_manifest(sites[:4], folder / f"warm-{os.getpid()}.parquet")
+    warm = job | {"manifest": few, "partition": 1}
     with cluster(1, None) as one, cluster(2, None) as two:
         for client in (one, two):
             run_job(folder, client, **warm)
@@ -187,12 +188,10 @@ def _constant(
     archive: SceneArchive,
     sites: Iterable[Site],
     *,
-    seconds: float | None = None,  # noqa: ARG001  as `Classifier.answer` has it
+    seconds: float | None = None,
 ) -> Iterator[Answer]:
     tiles = (Tile(1, 0, 0), Tile(0, 0, 0), Tile(0, 1, 1))
-    looks = tuple(
-        Look(n, min(n, 1), tile, 0 if n else None, 0.5, -0.7, 0.1) for n, tile in enumerate(tiles)
-    )
+    looks = tuple(Look(n, min(n, 1), tile, 0 if n else None, 0.5, -0.7, 0.1) for n, tile in enumerate(tiles))
     opened: set[str] = set()
     for site in sites:
         if site.scene_id not in opened:
@@ -220,7 +219,9 @@ def main(given: argparse.Namespace) -> Figures:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--json", action="store_true", help="the only form there is")
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(PARTS))
     parser.add_argument("--folder", type=Path, help="where pyramids are kept; by default they are not")
