@@ -146,3 +146,7 @@ def test_verify_passes_its_options_on_and_ends_as_the_proof_says(
         "device": "cpu",
     }
     assert capsys.readouterr().out.splitlines()[-1].startswith(last)
+
+
+def test_a_sample_that_has_read_everything_proves_nothing_and_says_so() -> None:
+    assert "proves nothing" in WalkProof(**{**vars(PROOF), "chunks_noised": 0}).lines()[-1]

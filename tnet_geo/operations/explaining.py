@@ -35,6 +35,8 @@ __all__ = ["Finding", "WalkProof", "verify_walks"]
 
 NO_CLOCK = 1e6
 """Seconds: a deadline that no sample reaches. Walks that had one are calibrated as those of a budget."""
+PROVED = "Nothing differs: no answer depends on a pixel outside its trail."
+NOT_PROVED = "Nothing differs, but that proves nothing: the walks have read every chunk of their scenes."
 LONGEST = 60
 """Characters of a value in a finding."""
 
@@ -90,7 +92,7 @@ class WalkProof:
         if self.left_out:
             text.append(f"left out  {self.left_out} sites whose walks the clock ended")
         found = [f"site {finding.site_id}: {finding.reason}" for finding in self.findings]
-        return text + (found or ["Nothing differs: no answer depends on a pixel outside its trail."])
+        return text + (found or [PROVED if self.chunks_noised else NOT_PROVED])
 
 
 def verify_walks(
