@@ -1,98 +1,100 @@
-"""The archive job killed on the way: what was published stays, running again ends in the same bytes."""
+"""Workers that are killed, and sites that kill them: fast forms. The others are in test_classify_*.py."""
 
 from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from distributed import Client
 
 from tests.archives import TinyArchive
+from tests.jobs import parts
 from tests.networks import small_bundle
 from tnet_geo.imagery import Manifest, Site
 from tnet_geo.operations import classify
+from tnet_geo.operations.cluster import cluster
 from tnet_geo.results import Results
 
-CLASSIFY = """
-import sys
-from tnet_geo.operations import classify
-from tnet_geo.results import Results
+POISON = """
+import os, signal
+import tnet_geo.pyramid.archive as archive
 
-if __name__ == "__main__":
-    archive, manifest, bundle, out = sys.argv[1:]
-    classify(archive=archive, manifest=manifest, bundle=bundle, out=out, workers=2, partition=1)
+read = archive.Archive.reader
+
+
+def reader(self, scene_id, half_px=None):
+    if scene_id == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if scene_id == "defect":
+        raise RuntimeError("a defect")
+    return read(self, scene_id, half_px)
+
+
+archive.Archive.reader = reader
 """
+"""Two scenes that must not be opened, in every process that begins with it."""
+CAUSES = {"segfault": "its process ended with SIGSEGV", "defect": "RuntimeError: a defect"}
 
 
-def parts(results: Path) -> dict[str, bytes]:
-    """Every published part by its place."""
-    return {str(path.relative_to(results)): path.read_bytes() for path in results.rglob("part-*.parquet")}
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """Two workers, in which two scenes are poisoned."""
+    folder = tmp_path_factory.mktemp("poison")
+    (folder / "sitecustomize.py").write_text(POISON)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))
+        with cluster(2, None, tries=2) as client:
+            yield client
 
 
-def test_a_killed_job_started_again_ends_in_the_bytes_of_an_undisturbed_one(
-    tiny: TinyArchive, tmp_path: Path
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_bundle().save(tmp_path_factory.mktemp("bundle") / "bundle")
+
+
+def test_a_worker_that_is_killed_costs_neither_a_row_nor_a_bit(
+    tiny: TinyArchive, bundle: Path, tmp_path: Path, client: Client
 ) -> None:
-    bundle = small_bundle().save(tmp_path / "bundle")
-    script = tmp_path / "classify.py"
-    script.write_text(CLASSIFY)
-    given = [str(tiny.archive.path), tiny.manifest.path, str(bundle)]
+    manifest = Manifest(tiny.manifest.sites[:12], tiny.manifest.path)
+    given = {"archive": tiny.archive.path, "manifest": manifest, "bundle": bundle, "partition": 1}
+    address = client.scheduler.address
     killed, whole = tmp_path / "killed", tmp_path / "whole"
-    process = subprocess.Popen(
-        [sys.executable, str(script), *given, str(killed)], start_new_session=True, stderr=subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 120
-    while len(list(killed.glob("predictions/*/part-*.parquet"))) < 5:
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
-    os.killpg(process.pid, signal.SIGKILL)  # the client and both of its workers
-    process.wait()
-    left = parts(killed)
-    assert 5 <= sum(name.startswith("predictions") for name in left) < 36
-    assert not (killed / "runs").exists()
-    same = {"archive": given[0], "manifest": given[1], "bundle": given[2], "workers": 2, "partition": 1}
-    report = classify(**same, out=killed)
-    assert (report.answered, report.set_aside) == (36, 0)
-    classify(**same, out=whole)
+    victim = min(client.run(os.getpid).values())
+
+    def kill() -> None:
+        while not list(killed.glob("predictions/*/part-*.parquet")):
+            time.sleep(0.001)
+        os.kill(victim, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    report = classify(**given, out=killed, scheduler=address)
+    killer.join()
+    assert (report.answered, report.set_aside) == (12, 0)
+    classify(**given, out=whole, scheduler=address)
     assert parts(killed) == parts(whole)
-    assert left.items() <= parts(killed).items()
 
 
-@pytest.mark.parametrize(
-    "poison",
-    [
-        "raise RuntimeError('a defect')",
-        pytest.param(
-            "os.kill(os.getpid(), signal.SIGSEGV)", marks=[pytest.mark.slow, pytest.mark.timeout(900)]
-        ),
-    ],
-)
+@pytest.mark.parametrize("poison", ["segfault", "defect"])
 def test_a_site_that_breaks_its_task_is_set_aside_alone(
-    tiny: TinyArchive, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, poison: str
+    tiny: TinyArchive, bundle: Path, tmp_path: Path, client: Client, poison: str
 ) -> None:
-    # Workers are processes of their own: what they import at their start poisons one scene.
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, signal\n"
-        "import tnet_geo.pyramid.archive as archive\n"
-        "read = archive.Archive.reader\n"
-        "def reader(self, scene_id, half_px=None):\n"
-        "    if scene_id == 'poisoned':\n"
-        f"        {poison}\n"
-        "    return read(self, scene_id, half_px)\n"
-        "archive.Archive.reader = reader\n"
-    )
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), *sys.path]))
-    poisoned = Site("bad", tiny.manifest.sites[0].scene, "poisoned")
+    poisoned = Site("bad", tiny.manifest.sites[0].scene, poison)
     manifest = Manifest([*tiny.manifest.sites[:3], poisoned], tiny.manifest.path)
-    bundle = small_bundle().save(tmp_path / "bundle")
     report = classify(
-        archive=tiny.archive.path, manifest=manifest, bundle=bundle, out=tmp_path / "results", workers=1
+        archive=tiny.archive.path,
+        manifest=manifest,
+        bundle=bundle,
+        out=tmp_path / "results",
+        scheduler=client.scheduler.address,
     )
     assert (report.answered, report.set_aside, report.exit_code) == (3, 1, 3)
-    ((failed, reason),) = Results.open(tmp_path / "results").failures()
-    assert failed == "bad"
-    assert reason.startswith("Site bad broke its task (")
+    assert Results.open(tmp_path / "results").failures() == [
+        ("bad", f"Site bad broke its task ({CAUSES[poison]}).")
+    ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import zarr
 
 from tests.archives import SETTINGS, TinyArchive, tiny_archive
@@ -20,11 +21,13 @@ from tnet_geo.errors import (
     InvalidBundle,
     InvalidManifest,
     OutputExists,
+    RuntimeUnusable,
     UsageError,
 )
 from tnet_geo.grid import Tile
 from tnet_geo.imagery import Manifest, Site
 from tnet_geo.inference import Classifier
+from tnet_geo.inference.budgets import Budget
 from tnet_geo.model import WalkSettings
 from tnet_geo.operations import classify
 from tnet_geo.operations.cluster import cluster
@@ -69,6 +72,36 @@ def test_every_site_has_its_answer_once_and_a_second_run_changes_nothing(
     again = classify(**given, workers=2, partition=10)
     assert again.run_id == first.run_id
     assert files_of(given["out"]) == before
+
+
+def test_a_changed_scene_and_new_sites_cost_their_own_partitions_alone(
+    bundle: Path, tmp_path: Path, address: str
+) -> None:
+    tiny = tiny_archive(tmp_path, sites=12)
+    given = {
+        "archive": tiny.archive.path,
+        "bundle": bundle,
+        "out": tmp_path / "results",
+        "scheduler": address,
+    }
+
+    def run(sites: Sequence[Site]) -> dict[str, int]:
+        """Parts of a run by name, each with the number of runs that have it."""
+        report = classify(**given, manifest=Manifest(sites, tiny.manifest.path), partition=8)
+        assert report.answered == len(sites)
+        files = (tmp_path / "results").glob(f"predictions/run={report.run_id}/part-*.parquet")
+        return {file.name: file.stat().st_nlink for file in files}
+
+    first = run(tiny.manifest.sites)
+    assert set(first.values()) == {1}
+    changed = write_raster(tmp_path / "scenes" / "005.tif", random_pixels(99, (64, 64)))
+    build_scene(str(changed), "s005", tiny.archive.path, SETTINGS)
+    second = run(tiny.manifest.sites)
+    assert sorted(second.values()) == [1, *[2] * (len(first) - 1)]
+    site = tiny.manifest.sites[0]
+    third = run([*tiny.manifest.sites, Site("new", site.scene, site.scene_id)])
+    assert len(third.keys() - second.keys()) == 1
+    assert second.keys() <= third.keys()
 
 
 def test_the_answers_are_those_of_the_classifier_itself(
@@ -234,7 +267,38 @@ def test_what_cannot_be_accepted_or_computed_is_refused_before_anything_is_writt
     }
     with pytest.raises(UsageError, match="'bands' cannot be accepted"):
         classify(**given, accept=["bands"])
+    with pytest.raises(UsageError, match="'gpu' is no device: take auto, cpu, cuda or one such as cuda:1"):
+        classify(**given, device="gpu")
+    with pytest.raises(UsageError, match="give one of them"):
+        classify(**given, keep=(1,), budget=Budget(tiles=3))
+    if not torch.cuda.is_available():
+        with pytest.raises(RuntimeUnusable, match="this machine has 0 CUDA devices"):
+            classify(**given, device="cuda")
     assert not (tmp_path / "results").exists()
+
+
+def test_budgets_name_the_answers_and_end_their_walks(
+    tiny: TinyArchive, bundle: Path, tmp_path: Path, address: str
+) -> None:
+    given = {
+        "archive": tiny.archive.path,
+        "manifest": tiny.manifest,
+        "bundle": bundle,
+        "out": tmp_path / "results",
+        "split": "val",
+        "scheduler": address,
+    }
+    whole, few = classify(**given), classify(**given, budget=Budget(tiles=2))
+    wide, none = classify(**given, keep=(4,)), classify(**given, budget=Budget(deadline=0))
+    assert len({report.run_id for report in (whole, few, wide, none)}) == 4
+    assert (few.tiles_per_site, none.tiles_per_site) == (2, 1)
+    assert none.tiles_per_site < whole.tiles_per_site < wide.tiles_per_site
+    record = json.loads((tmp_path / "results" / "runs" / f"{few.run_id}.json").read_text())
+    assert record["settings"]["budget"]["tiles"] == 2
+    assert record["measured"]["tiles"] == record["predicted"]["tiles"] == 2 * few.answered
+    again = classify(**given, budget=Budget(tiles=2))
+    kept = json.loads((tmp_path / "results" / "runs" / f"{again.run_id}.json").read_text())
+    assert (kept["measured"], kept["predicted"]) == (record["measured"], record["predicted"])
 
 
 def test_a_finer_lattice_serves_the_bundle_with_the_same_answers(tiny: TinyArchive, tmp_path: Path) -> None:

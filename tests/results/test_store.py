@@ -18,6 +18,7 @@ import pytest
 from tests.results.synthetic import record_of, row_of
 from tnet_geo.errors import Incomplete
 from tnet_geo.results import PredictionRow, RunRecord, finish_run, has_part, parts_of, store, write_part
+from tnet_geo.results.store import adopt_parts
 from tnet_geo.trail import Failure
 
 ROWS = [row_of(n, (200, 300)) for n in range(6)]
@@ -188,6 +189,41 @@ def test_a_site_that_is_in_two_parts_makes_the_run_red(tmp_path: Path) -> None:
     two_parts(tmp_path, [*ROWS, ROWS[0]])
     with pytest.raises(Incomplete):
         finish_run(tmp_path, record_of("r", answered=7, set_aside=2))
+
+
+def test_parts_that_another_run_has_are_taken_from_there_and_written_once(tmp_path: Path) -> None:
+    write_part(tmp_path, "first", "p", ROWS[:3], FAILURES)
+    write_part(tmp_path, "first", "q", ROWS[3:])
+    before = content(tmp_path)
+    assert adopt_parts(tmp_path, "second", ["p", "new"]) == {"p"}
+    after = content(tmp_path)
+    assert parts_of(tmp_path, "second") == {"p"}
+    assert before.items() <= after.items()
+    for name in after.keys() - before.keys():
+        origin = name.replace("run=second", "run=first")
+        assert (tmp_path / name).samefile(tmp_path / origin)
+    assert len(after) == len(before) + 3
+    write_part(tmp_path, "second", "p", ROWS[:2])  # in place of what it shared, which the other run keeps
+    assert {name: content(tmp_path)[name] for name in before} == before
+
+
+def test_parts_are_copied_where_files_cannot_be_linked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    write_part(tmp_path, "first", "p", ROWS)
+    assert adopt_parts(tmp_path, "second", ["p"]) == {"p"}
+    (first,), (second,) = (list(tmp_path.glob(f"predictions/run={run}/*")) for run in ("first", "second"))
+    assert first.read_bytes() == second.read_bytes()
+    assert not first.samefile(second)
+
+
+def test_an_unsealed_part_is_not_taken(tmp_path: Path) -> None:
+    write_part(tmp_path, "first", "p", ROWS).unlink()
+    assert adopt_parts(tmp_path, "second", ["p"]) == set()
 
 
 def test_evidence_and_bias_are_stored_so_that_they_add_up_to_the_logit(tmp_path: Path) -> None:
