@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.archives import SETTINGS, TinyArchive, tiny_archive
+from tests.jobs import haunted, pyramid_work
 from tests.networks import small_bundle
 from tests.object_store import ObjectServer
 from tests.rasters import random_pixels, write_raster
 from tnet_geo.cli.app import app
 from tnet_geo.cli.endings import run
 from tnet_geo.errors import UsageError
+from tnet_geo.grid import Tile
 from tnet_geo.imagery import Manifest, Site
 from tnet_geo.inference import Budget, Classifier
 from tnet_geo.model import WalkSettings
@@ -26,9 +31,11 @@ from tnet_geo.operations.classification_tasks import Job
 from tnet_geo.operations.cluster import cluster
 from tnet_geo.operations.forecast import Cost, MeteredArchive, cost_of, forecast
 from tnet_geo.operations.probe import walk_some
-from tnet_geo.pyramid import create_archive, open_archive
+from tnet_geo.pyramid import SceneReader, TileBatch, create_archive, open_archive
 from tnet_geo.pyramid.build import build_scene
 from tnet_geo.results import Results
+
+COMMAND = "from tnet_geo.cli import main; main()"
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +124,23 @@ def test_a_probe_walks_sites_to_their_end_in_groups_that_grow(tiny: TinyArchive,
     assert 0 < everything.tiles < sum(cost.tiles for cost in alone)  # the first site only warms up
     assert everything.seconds > 0
     hasty = walk_some(job, sites, seconds=0.0)
-    assert hasty.each == tuple(alone[:1])
+    assert hasty.each == tuple(alone[:5])  # the first site, and a first group
+
+
+def test_a_site_that_breaks_its_walk_ends_the_probe_of_its_worker(
+    tiny: TinyArchive, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit = SceneReader.submit
+
+    def broken(self: SceneReader, tiles: Sequence[Tile]) -> Future[TileBatch]:
+        if self.spec.scene_id == "s020":
+            raise RuntimeError("a defect")
+        return submit(self, tiles)
+
+    monkeypatch.setattr(SceneReader, "submit", broken)
+    walked = walk_some(job_of(tiny.archive.path, bundle), tiny.manifest.sites, seconds=60)
+    assert 1 <= len(walked.each) <= 20
+    assert all(cost.tiles == 3 for cost in walked.each)
 
 
 def test_money_is_of_what_has_a_price() -> None:
@@ -162,6 +185,18 @@ def test_requests_to_a_bucket_are_those_that_the_server_counts_and_the_forecast_
     predicted = forecast(classifier, open_archive(s3), sites)
     assert 0.5 < predicted.requests / fact.requests < 2
     assert 0.5 < predicted.bytes_fetched / fact.bytes_fetched < 2
+
+
+@pytest.mark.slow
+def test_sites_that_kill_their_workers_leave_an_estimate_by_arithmetic(tmp_path: Path) -> None:
+    work = pyramid_work(tmp_path, scenes=1, windows=6)
+    command = [sys.executable, "-c", COMMAND, "estimate", "--archive", work.archive, "--workers", "1"]
+    command += ["--manifest", work.manifest, "--bundle", str(work.bundle), "--json"]
+    environment = os.environ | haunted(tmp_path / "haunted", "s000", "os.kill(os.getpid(), signal.SIGKILL)")
+    ended = subprocess.run(command, env=environment, capture_output=True, timeout=300, check=True)
+    found = json.loads(ended.stdout)
+    assert (found["sites"], found["walked"], found["seconds"], found["tiles_error"]) == (6, 0, None, None)
+    assert found["tiles"] >= 6
 
 
 @pytest.mark.slow

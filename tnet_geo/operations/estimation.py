@@ -188,7 +188,8 @@ def estimate(  # noqa: PLR0913 - as many as the command has options
     with ExitStack() as stack:
         there = stack.enter_context(cluster(None, scheduler)) if scheduler else None
         devices = devices_here(device) if there is None else devices_there(device, there)
-        classifier = replace(job, device="cpu").classifier() if there else job.classifier()
+        # Where the command runs nothing is walked: whatever can read the bundle will do.
+        classifier = replace(job, runtime="eager", precision="float32").classifier()
         classifier.check(store)
         begun = time.monotonic()
         client = there or stack.enter_context(cluster(workers, None, devices=devices.each, tries=1))

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from tnet_geo.errors import TnetGeoError
 from tnet_geo.imagery import Site
 from tnet_geo.operations.classification_tasks import Job, loaded
 from tnet_geo.operations.forecast import NOTHING_READ, Cost, MeteredArchive, cost_of
@@ -42,28 +43,37 @@ def load(job: Job) -> None:
 def walk_some(job: Job, sites: Sequence[Site], seconds: float) -> Walked:
     """In a worker: walk as many of the sites, in their order, as the time lasts, all of them to the end.
 
-    At first one, which warms up what computes; then groups that grow, because the looks of a few sites
-    fill no batch.
+    The first one only warms up what computes, and takes none of the time. Then come groups that grow from a
+    few sites on, because the looks of few sites fill no batch; the first group is walked however long it
+    takes. A group in which a site breaks its walk, which `classify` would set aside, is the last and does
+    not count.
+
+    Raises:
+        TnetGeoError: what ends a run of `classify`, too.
     """
     classifier, archive = loaded(job)
     metered = MeteredArchive(archive)
     each: list[Cost] = []
-    refused = tiles = best = 0
-    took, count = 0.0, 1
-    begun = time.perf_counter()
-    while len(each) < len(sites):
+    best, tiles, took = 0, 0, 0.0
+    begun, count = 0.0, 1
+    while count and len(each) < len(sites):
         group = sites[len(each) : len(each) + count]
         before = time.perf_counter()
-        outcomes = list(classifier.answer(metered, group))
+        try:
+            costs = [cost_of([outcome]) for outcome in classifier.answer(metered, group)]
+        except TnetGeoError:
+            raise
+        except Exception:  # noqa: BLE001 - a defect that one site meets says nothing of the others
+            break
         now = time.perf_counter()
-        costs = [cost_of([outcome]) for outcome in outcomes]
-        refused += sum(not cost.tiles for cost in costs)
-        each += costs
         looks = sum(cost.tiles for cost in costs)
         if len(group) >= best and looks:
             best, tiles, took = len(group), looks, now - before
-        fits = int(len(group) * (begun + seconds - now) / (now - before))
-        if fits < 1:
-            break
-        count = fits if len(group) > 1 and fits <= LEAP * len(group) else min(GROWTH * len(group), fits)
+        if each:
+            fits = int(len(group) * (begun + seconds - now) / (now - before))
+            count = max(fits, 0) if fits <= LEAP * len(group) else GROWTH * len(group)
+        else:
+            begun, count = now, GROWTH
+        each += costs
+    refused = sum(not cost.tiles for cost in each)
     return Walked(tuple(each), refused, metered.lap(), tiles, took)
