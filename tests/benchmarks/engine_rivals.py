@@ -25,8 +25,8 @@ from tnet_geo.model.places import Places
 from tnet_geo.pyramid import SceneArchive, open_scenes
 from tnet_geo.trail import Answer, Failure
 
-LOOP_SITES = 32
-"""Sites that the simple loop walks at a time: four batches of the CPU's."""
+LOOP_BATCHES = 4
+"""The simple loop walks so many times the looks of a pass at a time: 32 sites on a CPU."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class SimpleLoop:
     def walked(self, archive: SceneArchive, sites: Iterable[Site]) -> Iterator[Walk]:
         """The walks of all sites, in their order."""
         waiting = iter(sites)
-        while group := list(islice(waiting, LOOP_SITES)):
+        while group := list(islice(waiting, LOOP_BATCHES * self._batch)):
             walks = [Walk(self._task(archive, site), self._classifier.walk) for site in group]
             while active := [walk for walk in walks if walk.wanted]:
                 self._step(active)
