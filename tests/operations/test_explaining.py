@@ -233,7 +233,7 @@ def cheating(honest: Read, more: Tile = CORNER) -> Read:
 READERS: dict[str, Any] = {"scenes": SceneReader, "packs": PackReader, "cogs": CogReader}
 
 
-@pytest.mark.parametrize("kind", READERS)
+@pytest.mark.parametrize("kind", ["scenes", "cogs", pytest.param("packs", marks=pytest.mark.slow)])
 def test_a_walk_that_uses_one_chunk_more_is_found(
     kind: str, places: Mapping[str, str], bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
