@@ -125,6 +125,11 @@ class Running:
         """What it has said on stderr so far."""
         return self.log.read_text()
 
+    def last_word(self) -> str:
+        """The one line with which a job that has ended says why."""
+        (line,) = [line for line in self.said().splitlines() if line.startswith("tnet-geo: ")]
+        return line
+
     def gone(self, seconds: float = 60) -> None:
         """Wait until no process of it is left; end those that stay, and fail."""
         deadline = time.monotonic() + seconds

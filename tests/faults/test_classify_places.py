@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.jobs import Running, Work, check, cog_work, outcomes, parts, published, pyramid_work
+from tests.jobs import Work, check, cog_work, outcomes, parts, published, pyramid_work
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -81,12 +81,6 @@ def mounted(tmp_path: Path) -> Iterator[Callable[[Path, str], Mount]]:
         yield mount
 
 
-def one_line(running: Running) -> str:
-    """What a job that has ended says on stderr."""
-    (line,) = [line for line in running.said().splitlines() if line.startswith("tnet-geo: ")]
-    return line
-
-
 @pytest.fixture
 def away(
     undisturbed: Undisturbed, tmp_path: Path, mounted: Callable[[Path, str], Mount]
@@ -119,8 +113,8 @@ def test_an_archive_that_stays_away_ends_the_job_in_one_sentence_and_sets_nothin
     running.until_parts(5)
     mount.lose()
     assert running.ended() == LOST, running.said()
-    assert str(mount.place) in one_line(running)
-    assert "run the same command" in one_line(running)
+    assert str(mount.place) in running.last_word()
+    assert "run the same command" in running.last_word()
     left = parts(out)
     assert not any(name.startswith("failed") for name in left)
     assert left.items() <= undisturbed.whole.items()
@@ -157,7 +151,7 @@ def test_results_that_stay_away_end_the_job_in_one_sentence(
     assert running.ended() == LOST
     assert not published(out)
     mount.back()
-    assert str(out) in one_line(running)
+    assert str(out) in running.last_word()
     assert undisturbed.work.run(out) == 0
     check(undisturbed.work, out, undisturbed.whole)
 
@@ -202,8 +196,8 @@ def test_results_without_room_end_the_job_in_one_sentence_and_it_goes_on_when_th
     assert left.items() <= undisturbed.whole.items()
     assert not set(outcomes(out).values()) - {1}
     larger(small_disk)
-    assert str(out) in one_line(running)
-    assert "No space left" in one_line(running)
+    assert str(out) in running.last_word()
+    assert "No space left" in running.last_word()
     assert undisturbed.work.run(out) == 0
     check(undisturbed.work, out, undisturbed.whole)
 

@@ -43,10 +43,6 @@ def to_all(running: Running, number: int) -> None:
     os.killpg(running.process.pid, number)
 
 
-def said(running: Running) -> list[str]:
-    return [line for line in running.said().splitlines() if line.startswith("tnet-geo: ")]
-
-
 @pytest.mark.parametrize("send", [to_command, to_all])
 def test_sigterm_publishes_what_is_in_hand_and_the_same_command_goes_on(
     undisturbed: Undisturbed, tmp_path: Path, send: Callable[[Running, int], None]
@@ -59,8 +55,7 @@ def test_sigterm_publishes_what_is_in_hand_and_the_same_command_goes_on(
     assert running.ended() == 143, running.said()
     assert before < len(published(out)) < undisturbed.parts
     assert parts(out).items() <= undisturbed.whole.items()
-    (line,) = said(running)
-    assert "stopped by SIGTERM" in line
+    assert "stopped by SIGTERM" in running.last_word()
     assert undisturbed.work.run(out, **LARGE) == 0
     check(undisturbed.work, out, undisturbed.whole)
 
