@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -174,14 +173,9 @@ def larger(disk: Path) -> None:
 
 def fill(disk: Path) -> None:
     """Leave no byte of it."""
-    with (disk / "filled").open("wb") as file:
-        try:
-            while True:
-                file.write(b"0" * 4096)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError:
-            return
+    with (disk / "filled").open("wb", buffering=0) as file, pytest.raises(OSError, match="No space left"):
+        while True:
+            file.write(b"0" * 4096)
 
 
 def test_results_without_room_end_the_job_in_one_sentence_and_it_goes_on_when_there_is_some(
