@@ -126,6 +126,7 @@ def _connected(scheduler: str) -> Client:
             f"The cluster at {scheduler} cannot be used ({' '.join(str(error).split())}): "
             "install the same versions there as here."
         ) from error
+    logging.getLogger("distributed.client").setLevel(logging.CRITICAL)  # what is lost is told by our errors
     client._timeout = RECONNECT_SECONDS  # has no public name but that of the first connection
     return client
 
