@@ -125,9 +125,8 @@ class PlainWalk:
                 self.ended_by = "tiles"
                 return
             # a budget ends only what could have gone on
-            goes_on = any(
-                t not in self.tiles and self._affordable(t) for t in (tile, *(f[0] for f in frontier))
-            )
+            ahead = {tile, *(other for other, *_ in frontier)} - set(self.tiles)
+            goes_on = any(map(self._affordable, ahead)) if self.budget.bytes else True
             if goes_on and self._ends():
                 return
             if self._affords(tile):

@@ -105,6 +105,9 @@ def evaluate(  # noqa: PLR0913 - what is compared, under which budget, and where
         raise InvalidRunFile(str(run), "is no folder of a training run", "make one with `tnet-geo train`")
     _check_outputs(out, curve)
     settings = read_run(run / "run.toml")
+    torch.set_num_threads(
+        settings.threads
+    )  # as in training: on shared cores two threads took 20 times as long
     table = read_manifest(manifest or settings.data.manifest)
     sites = [site for site in table.select(split).sites if site.label is not None]
     if not sites:
