@@ -344,7 +344,7 @@ class QueryRefused(Refused):
 
 
 class Stopped(TnetGeoError):
-    """A job cannot go on where it is; what it has published stays, and the same command goes on from there."""
+    """A job cannot go on where it is; what it has published stays, the same command goes on from there."""
 
     exit_code = 6
 
