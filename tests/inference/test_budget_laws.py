@@ -208,21 +208,29 @@ def test_whatever_is_under_way_at_the_deadline_ends_with_what_it_has_seen() -> N
     assert len(results[-1].walk.looked) == 1
 
 
-def test_answers_say_how_sure_walks_of_their_length_are(tiny: TinyArchive) -> None:
+def test_answers_say_how_sure_walks_of_their_order_and_length_are(tiny: TinyArchive) -> None:
     plain = small_bundle(2)
-    facts = plain.facts.model_copy(update={"temperature": 0.3, "temperatures": (0.9, 0.5, 0.2)})
-    bundle, found = replace(plain, facts=facts), tiny.manifest.select("test").sites
-    lengths: dict[Budget, set[int]] = {}
-    for budget in (Budget(tiles=4, stop_at=0.73), Budget(tiles=4), Budget()):
-        for answer in Classifier(bundle, budget=budget).answer(tiny.archive, found):
+    lists = {"temperature": 0.3, "temperatures": (0.8, 0.6, 0.3)}
+    best_first = {"temperatures_best_first": (0.9, 0.5, 0.2)}
+    bundle = replace(plain, facts=plain.facts.model_copy(update=lists | best_first))
+    found = tiny.manifest.select("test").sites
+    tile = 32 * 32 * 3
+    for budget, lengths, ended_by, divisors in (
+        (Budget(), {3}, "complete", {3: 0.3}),
+        (Budget(bytes=9 * tile), {3}, "complete", {3: 0.3}),
+        (Budget(bytes=2 * tile), {2}, "bytes", {2: 0.6}),
+        (Budget(tiles=4), {4}, "tiles", {4: 0.2}),
+        (Budget(tiles=99), {10}, "complete", {10: 0.2}),
+        (Budget(tiles=4, stop_at=0.73), {2, 3}, "stop_at", {2: 0.5, 3: 0.2}),
+    ):
+        answers = [*Classifier(bundle, budget=budget).answer(tiny.archive, found)]
+        assert {len(answer.trail) for answer in answers if isinstance(answer, Answer)} == lengths
+        for answer in answers:
             assert isinstance(answer, Answer)
-            lengths.setdefault(budget, set()).add(looks := len(answer.trail))
-            divisor = 0.3 if budget == Budget() else (0.9, 0.5, 0.2, 0.2)[looks - 1]
-            z = torch.tensor(answer.logits, dtype=torch.float64) / divisor
+            z = torch.tensor(answer.logits, dtype=torch.float64) / divisors[len(answer.trail)]
             assert answer.confidence == pytest.approx(float(torch.softmax(z, dim=0).max()), rel=1e-9)
-            assert (answer.ended_by == "stop_at") == (budget.stop_at is not None)
+            assert answer.ended_by == ended_by
             assert answer.confidence >= (budget.stop_at or 0)
-    assert list(lengths.values()) == [{2, 3}, {4}, {3}]
 
 
 class MadeUp:

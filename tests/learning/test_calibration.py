@@ -22,6 +22,7 @@ from tnet_geo.learning.calibration import (
     calibration_error,
     fit_temperature,
     logits_so_far,
+    temperatures_so_far,
 )
 from tnet_geo.learning.sites import LabelledSite, load_sites
 from tnet_geo.model import WalkSettings, read_bundle
@@ -156,7 +157,8 @@ def test_what_a_walk_would_answer_after_each_look_is_the_aggregate_of_its_first_
 ) -> None:
     network, walk, cpu = small_network(4, aggregation=aggregation), WalkSettings(), torch.device("cpu")
     sites = unlike_sites()
-    found = logits_so_far(network, walk, sites, cpu)
+    found, counts = logits_so_far(network, walk, sites, cpu)
+    assert counts.tolist() == [7, 3, 1]
     assert found.shape == (3, 7, 3)
     results = list(Engine(network, walk).walk(site.task for site in sites))
     for result, rows, looks in zip(results, found, (7, 3, 1), strict=True):
@@ -175,7 +177,7 @@ def test_each_number_of_looks_has_a_temperature_and_the_last_one_is_that_of_whol
 ) -> None:
     cpu = torch.device("cpu")
     before = read_bundle(sure)
-    logits = logits_so_far(before.network, before.facts.walk, validation, cpu)
+    logits, _ = logits_so_far(before.network, before.facts.walk, validation, cpu)
     labels = torch.where(torch.arange(len(validation)) % 4 > 0, logits[:, 0].argmax(dim=1), 0)
     agreed = [replace(site, label=int(label)) for site, label in zip(validation, labels, strict=True)]
     calibrate(sure, agreed, cpu)
@@ -184,8 +186,27 @@ def test_each_number_of_looks_has_a_temperature_and_the_last_one_is_that_of_whol
     assert facts.temperatures == tuple(fit_temperature(logits[:, n], labels) for n in range(3))
     assert len(set(facts.temperatures)) == 3
     assert facts.temperatures[-1] == facts.temperature
-    found = [facts.temperature_at(looks) for looks in (1, 2, 3, 99)]
-    assert found == [*facts.temperatures, facts.temperature]
+    assert facts.temperatures_of(best_first=False) == facts.temperatures
+    best = facts.temperatures_of(best_first=True)
+    assert len(best) == 10  # of these scenes: the root and all its children
+    assert (best[0], best[1]) == facts.temperatures[:2]
+    # the third look of a best-first walk is at the second child, as that of a walk that keeps two is
+    assert best[2] == facts.temperature
+
+
+def test_walks_that_are_whole_have_no_say_in_what_unfinished_ones_are_worth() -> None:
+    """40 sites right with one look and no more, 40 that guess after one look and are right after two."""
+    guess, sure = torch.tensor([[2.0, 0.0]]), torch.tensor([[5.0, 0.0]])
+    labels = torch.tensor([0] * 40 + [0, 1] * 20)
+    after_one = torch.cat([sure.expand(40, 2), guess.expand(40, 2)])
+    after_two = torch.where(labels[:, None] == 0, sure, sure.flip(1))
+    looks = torch.tensor([1] * 40 + [2] * 40)
+    first, whole = temperatures_so_far(torch.stack([after_one, after_two], dim=1), looks, labels)
+    assert first == pytest.approx(100.0, rel=1e-3)  # half of them wrong: they know nothing
+    assert whole == fit_temperature(after_two, labels) < 2
+    few = torch.tensor([1] * 70 + [2] * 10)
+    pooled, _ = temperatures_so_far(torch.stack([after_one, after_two], dim=1), few, labels)
+    assert pooled == fit_temperature(after_one, labels)
 
 
 def test_long_and_dense_walks_are_not_fitted_look_by_look() -> None:
@@ -194,9 +215,9 @@ def test_long_and_dense_walks_are_not_fitted_look_by_look() -> None:
         0, SiteTask("site", reader, Window(0, 0, 256, 256)), 0, root_of(Window(0, 0, 256, 256), 16)
     )
     for walk, looks in ((WalkSettings(keep=(9,)), 32), (WalkSettings(policy="dense"), 1)):
-        found = logits_so_far(small_network(4), walk, [site], torch.device("cpu"))
+        found, counts = logits_so_far(small_network(4), walk, [site], torch.device("cpu"))
         assert found.shape == (1, looks, 3)
         (result,) = Engine(small_network(4), walk).walk([site.task])
         assert isinstance(result, WalkResult)
-        assert len(result.walk.looked) > 32
+        assert int(counts[0]) == len(result.walk.looked) > 32
         assert torch.equal(found[0, -1:], result.output.logits)

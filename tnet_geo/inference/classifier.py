@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import NamedTuple, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from tnet_geo.model.bundle import Bundle, read_bundle
 from tnet_geo.model.network import SiteOutput
 from tnet_geo.model.settings import WalkSettings
 from tnet_geo.pyramid import SceneArchive
-from tnet_geo.trail import Answer, Failure, Look, Step, Trail
+from tnet_geo.trail import Answer, EndedBy, Failure, Look, Step, Trail
 
 __all__ = ["Classification", "Classifier", "load_bundle"]
 
@@ -50,6 +50,14 @@ class Classification:
     """Of each picture, in the order looked at, the root first: (level, row, col, probability)."""
     evidence: tuple[tuple[float, ...], ...]
     """What each look of a trail adds to the logit of the picture's label, beside its bias."""
+
+
+class _Found(NamedTuple):
+    """Of one picture."""
+
+    output: SiteOutput
+    trail: tuple[Step, ...]
+    ended_by: EndedBy
 
 
 class ClassifierOptions(TypedDict, total=False):
@@ -110,11 +118,12 @@ class Classifier:
         )
         self.runtime = ready.name if pad else f"{ready.name} at most"
         self.budget = budget
+        self._temperatures = bundle.facts.temperatures_of(best_first=budget.tiles is not None)
         self.engine = Engine(
             ready.network,
             self.walk,
             budget=budget,
-            temperatures=bundle.facts.temperatures or (bundle.facts.temperature,),
+            temperatures=self._temperatures,
             batch_looks=size,
             pad=pad,
             in_flight=4 * size,
@@ -153,22 +162,22 @@ class Classifier:
         if not on_lattice and self.budget != NO_BUDGET:
             raise UsageError("Walks over windows beside the lattice know no budget but `keep`.")
         found = self._walked(pictures) if on_lattice else self._cropped(pictures)
-        outputs = [output for output, _ in found]
+        outputs = [one.output for one in found]
         logits = np.array([output.logits[0].tolist() for output in outputs], dtype=np.float32)
         best = [int(row.argmax()) for row in logits]
         return Classification(
             logits=logits.reshape(len(found), len(self.classes)),
             probabilities=np.array(
-                [self._probabilities(output).tolist() for output in outputs], dtype=np.float32
+                [self._probabilities(one.output, one.ended_by).tolist() for one in found], dtype=np.float32
             ).reshape(len(found), len(self.classes)),
             labels=tuple(self.classes[k] for k in best),
-            trails=tuple(trail for _, trail in found),
+            trails=tuple(one.trail for one in found),
             evidence=tuple(
                 tuple(output.shares[0, :, k].tolist()) for output, k in zip(outputs, best, strict=True)
             ),
         )
 
-    def _walked(self, pictures: NDArray[np.generic]) -> list[tuple[SiteOutput, tuple[Step, ...]]]:
+    def _walked(self, pictures: NDArray[np.generic]) -> list[_Found]:
         """Walks over pyramids in memory, made when their turn comes."""
 
         def tasks() -> Iterator[SiteTask]:
@@ -181,15 +190,18 @@ class Classifier:
                 yield SiteTask(site_id, reader, scene)
 
         results = [result for result in self.engine.walk(tasks()) if isinstance(result, WalkResult)]
-        return [(result.output, tuple(_step(wish) for wish in result.walk.looked)) for result in results]
+        return [
+            _Found(result.output, tuple(map(_step, result.walk.looked)), result.walk.ended_by)
+            for result in results
+        ]
 
-    def _cropped(self, pictures: NDArray[np.generic]) -> list[tuple[SiteOutput, tuple[Step, ...]]]:
+    def _cropped(self, pictures: NDArray[np.generic]) -> list[_Found]:
         network, found = self.engine.network, []
         for picture in pictures:
             pixels = torch.from_numpy(picture_pixels(picture, self.bundle.facts))[None]
             everywhere = torch.ones(pixels.shape[0], *pixels.shape[2:])
             walked = walk_crops(network, network.scale(pixels, everywhere)[0], self.walk)
-            found.append((walked.output, walked.trail))
+            found.append(_Found(walked.output, walked.trail, "complete"))
         return found
 
     def answer(
@@ -232,17 +244,17 @@ class Classifier:
         archive.check_lattice(self.half_px)
         self._expects.check_archive(archive)
 
-    def _probabilities(self, output: SiteOutput) -> Tensor:
-        """float64 [classes]: calibrated, for walks of any length where a budget may have ended them."""
-        facts, looks = self.bundle.facts, output.shares.shape[1]
-        temperature = facts.temperature if self.budget == NO_BUDGET else facts.temperature_at(looks)
+    def _probabilities(self, output: SiteOutput, ended_by: EndedBy) -> Tensor:
+        """float64 [classes]: calibrated for a whole walk, or for one that ended after so many looks."""
+        some, looks = self._temperatures, output.shares.shape[1]
+        temperature = some[-1] if ended_by == "complete" else some[min(looks, len(some)) - 1]
         return torch.softmax(output.logits[0].double() / temperature, dim=0)
 
     def _answer_of(self, result: WalkResult | Failure) -> Answer | Failure:
         if isinstance(result, Failure):
             return result
         logits = result.output.logits[0]
-        probabilities = self._probabilities(result.output)
+        probabilities = self._probabilities(result.output, result.walk.ended_by)
         best = int(torch.argmax(logits))
         shares = result.output.shares[0, :, best].tolist()
         looks = tuple(

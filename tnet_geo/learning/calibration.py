@@ -17,12 +17,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tnet_geo.inference import Engine
+from tnet_geo.inference import Budget, Engine
+from tnet_geo.inference.budgets import NO_BUDGET
 from tnet_geo.learning.sites import LabelledSite
 from tnet_geo.model import TraversalNetwork, WalkSettings, read_bundle
 from tnet_geo.trail import Failure
 
-__all__ = ["AFTER", "BEFORE", "calibrate", "calibration_error", "fit_temperature", "logits_so_far"]
+__all__ = [
+    "AFTER",
+    "BEFORE",
+    "calibrate",
+    "calibration_error",
+    "fit_temperature",
+    "logits_so_far",
+    "temperatures_so_far",
+]
 
 BEFORE, AFTER = "calibration_error_before", "calibration_error_after"
 """Of `BundleFacts.metrics`: without and with the temperature, on the validation sites."""
@@ -32,6 +41,8 @@ _HALVINGS = 60
 _MOST_LOOKS = 32
 """Numbers of looks with a temperature of their own; what changes beyond them is little, and dense walks,
 which nobody ends early, have thousands."""
+_FEWEST = 20
+"""Sites whose walks go on, from which a temperature is fitted; where there are fewer, all sites count."""
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
@@ -79,12 +90,16 @@ def calibrate(path: Path, sites: Sequence[LabelledSite], device: torch.device) -
     A bundle that has them is left alone, so that a run that goes on does not fit again.
     """
     bundle = read_bundle(path)
-    facts = bundle.facts
+    facts, network = bundle.facts, bundle.network.on(device)
     if AFTER in facts.metrics:
         return
-    logits = logits_so_far(bundle.network.on(device), facts.walk, sites, device)
     labels = torch.tensor([site.label for site in sites])
-    temperatures = tuple(fit_temperature(logits[:, looks], labels) for looks in range(logits.shape[1]))
+    logits, looks = logits_so_far(network, facts.walk, sites, device)
+    temperatures = temperatures_so_far(logits, looks, labels)
+    best_first: tuple[float, ...] = ()
+    if facts.walk.policy == "location" and facts.walk.keep:
+        likeliest = logits_so_far(network, facts.walk, sites, device, Budget(tiles=_MOST_LOOKS))
+        best_first = temperatures_so_far(*likeliest, labels)
     errors = {
         name: calibration_error(torch.softmax(logits[:, -1].double() / divisor, dim=1), labels)
         for name, divisor in ((BEFORE, 1.0), (AFTER, temperatures[-1]))
@@ -92,28 +107,47 @@ def calibrate(path: Path, sites: Sequence[LabelledSite], device: torch.device) -
     fitted = {
         "temperature": temperatures[-1],
         "temperatures": temperatures,
+        "temperatures_best_first": best_first,
         "metrics": facts.metrics | errors,
     }
     replace(bundle, facts=facts.model_copy(update=fitted)).save(path, replace=True)
 
 
-def logits_so_far(
-    network: TraversalNetwork, walk: WalkSettings, sites: Sequence[LabelledSite], device: torch.device
-) -> Tensor:
-    """What walks over labelled sites would answer after 1, 2, ... looks: float32 [sites, looks, classes].
+def temperatures_so_far(logits: Tensor, looks: Tensor, labels: Tensor) -> tuple[float, ...]:
+    """After 1, 2, ... looks, from the walks that go on then; the last one from all walks as they end."""
+    found = []
+    for count in range(1, logits.shape[1]):
+        going_on = looks > count
+        some = going_on if int(going_on.sum()) >= _FEWEST else torch.ones_like(going_on)
+        found.append(fit_temperature(logits[some, count - 1], labels[some]))
+    return (*found, fit_temperature(logits[:, -1], labels))
 
-    Looks are as many as the longest walk has, but at most 32: the last one stands for whole walks. A site
-    whose walk is shorter keeps its answer. Dense walks are only whole.
+
+def logits_so_far(
+    network: TraversalNetwork,
+    walk: WalkSettings,
+    sites: Sequence[LabelledSite],
+    device: torch.device,
+    budget: Budget = NO_BUDGET,
+) -> tuple[Tensor, Tensor]:
+    """What walks over labelled sites would answer after 1, 2, ... looks, and how many looks they had.
+
+    Logits float32 [sites, looks, classes], looks int64 [sites]. There are as many as the longest walk has,
+    but at most 32: the last one stands for whole walks. A site whose walk is shorter keeps its answer. Of
+    dense walks there is only the whole.
     """
     most = 1 if walk.policy == "dense" else _MOST_LOOKS
-    rows = []
-    for result in Engine(network.eval(), walk, device=device).walk(site.task for site in sites):
+    rows, looks = [], []
+    engine = Engine(network.eval(), walk, budget=budget, device=device)
+    for result in engine.walk(site.task for site in sites):
         if isinstance(result, Failure):  # loaded before, so this is damage that came later
             raise RuntimeError(result.reason)
-        count = min(len(result.walk.looked), most)
-        rows.append(torch.cat([_beginnings(network, result.walk.features, count - 1), result.output.logits]))
+        looks.append(len(result.walk.looked))
+        beginnings = _beginnings(network, result.walk.features, min(looks[-1], most) - 1)
+        rows.append(torch.cat([beginnings, result.output.logits]))
     longest = max(len(row) for row in rows)
-    return torch.stack([torch.cat([row, row[-1:].expand(longest - len(row), -1)]) for row in rows])
+    padded = [torch.cat([row, row[-1:].expand(longest - len(row), -1)]) for row in rows]
+    return torch.stack(padded), torch.tensor(looks)
 
 
 @torch.inference_mode()

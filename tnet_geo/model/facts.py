@@ -22,6 +22,7 @@ _DTYPES = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float32", "fl
 _LARGEST_TILE = 1 << 14
 """Pixels along a side; a look at a tile takes memory by its square."""
 
+_Temperature = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 _Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
@@ -42,9 +43,11 @@ class BundleFacts(BaseModel):
     without antialiasing, which looks at the middle of each block only."""
     temperature: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     """Logits are divided by it before the softmax."""
-    temperatures: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = ()
-    """The same for what a walk would answer after 1, 2, ... looks; the last one holds for all further
-    looks. For walks that end early; empty: they take `temperature`."""
+    temperatures: tuple[_Temperature, ...] = ()
+    """The same for what a walk would answer after 1, 2, ... looks, of which more would follow; the last one
+    is `temperature`, and holds for all further looks and for whole walks. Empty: `temperature` for all."""
+    temperatures_best_first: tuple[_Temperature, ...] = ()
+    """The same for walks under a budget of tiles, whose looks come in another order."""
     gsd_m: tuple[FiniteFloat, FiniteFloat] | None = None
     """Finest and coarsest ground sampling distance seen in training, in metres; None: not georeferenced."""
     value_range: tuple[FiniteFloat, FiniteFloat] | None = None
@@ -58,13 +61,9 @@ class BundleFacts(BaseModel):
     metrics: dict[str, float] = Field(default_factory=dict)
     """On validation, with their cost in tiles."""
 
-    def temperature_at(self, looks: int) -> float:
-        """What the logits of a walk of so many looks are divided by, if a budget may have ended it."""
-        return (
-            self.temperatures[min(looks, len(self.temperatures)) - 1]
-            if self.temperatures
-            else self.temperature
-        )
+    def temperatures_of(self, *, best_first: bool) -> tuple[float, ...]:
+        """After 1, 2, ... looks of a walk in that order; the last one holds for all further looks."""
+        return (self.temperatures_best_first if best_first else self.temperatures) or (self.temperature,)
 
     @model_validator(mode="after")
     def _pixels_can_be(self) -> BundleFacts:
@@ -91,4 +90,6 @@ class BundleFacts(BaseModel):
             pair = getattr(self, name)
             if pair is not None and pair[0] > pair[1]:
                 raise ValueError(f"{name} ends before it begins")
+        if self.temperatures and self.temperatures[-1] != self.temperature:
+            raise ValueError("temperatures that do not end with the temperature")
         return self

@@ -41,8 +41,9 @@ def curve_picture(
         some = sorted((p for p in points if p.family == family), key=lambda point: point.row.tiles)
         if some:
             _draw_line(axes, some, colour, marker, words)
+    most = max(row.tiles for row in contestants.values())
     for name, row in contestants.items():
-        _draw_contestant(axes, name, row)
+        _draw_contestant(axes, name, row, most)
     _dress(axes, sites)
     png = io.BytesIO()
     figure.savefig(png, format="png", metadata={"Software": None})
@@ -67,13 +68,15 @@ def _draw_line(axes: Axes, points: Sequence[CurvePoint], colour: str, marker: st
     )
 
 
-def _draw_contestant(axes: Axes, name: str, row: Contestant) -> None:
+def _draw_contestant(axes: Axes, name: str, row: Contestant, most: float) -> None:
     axes.plot([row.tiles], [row.accuracy], marker="*", markersize=11, color=INK, linestyle="none", zorder=5)
+    inwards = row.tiles == most  # what stands furthest right has its name on the left
     axes.annotate(
         name,
         (row.tiles, row.accuracy),
-        xytext=(7, -11),
+        xytext=(-7 if inwards else 7, -11),
         textcoords="offset points",
+        ha="right" if inwards else "left",
         size=9,
         weight="bold",
         color=INK,
@@ -85,6 +88,7 @@ def _dress(axes: Axes, sites: int) -> None:
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=0))
+    axes.set_ylim(0, 1.04)
     axes.set_xlabel("tiles looked at per site, mean", color=INK)
     axes.set_ylabel("accuracy", color=INK)
     axes.set_title(f"{sites} sites; bars: one standard error", size=9, color=MUTED, loc="right", pad=6)
