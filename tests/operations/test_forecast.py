@@ -198,6 +198,8 @@ def test_a_survey_without_time_looks_up_few_sites_and_speaks_for_all() -> None:
     assert totals[1] == 1000 * 3 + 1000 * 7
     assert 0 < abs(totals[0] / totals[1] - 1) < 3 * error
     assert whole.error([known.expected.tiles for known in whole.known]) == 0
+    few = survey(archive, sites, HALF, walk, Budget(), seconds=1e9, most=5)
+    assert few.known == whole.known[:5]
 
 
 def test_sites_without_a_scene_or_beyond_it_are_counted_and_cost_nothing() -> None:
@@ -214,7 +216,7 @@ def drawn(seed: int, *, drawn: int, walked: int, sites: int = 4000) -> tuple[Sur
     expected = chance.integers(1, 30, sites)
     took = np.ceil(expected * chance.uniform(0.5, 1, sites)).astype(int)
     known = tuple(
-        Known(Site(str(n), "", ""), Expected(float(x), 0.0, 3.0 * x, (0,)), 0.0, 0.0)
+        Known(Site(str(n), "", ""), Expected(float(x), 0.0, 3.0 * x, ()), 0.0, 0.0)
         for n, x in enumerate(expected[:drawn])
     )
     costs = tuple(Cost(1, int(y), 0, 3 * int(y)) for y in took[:walked])
@@ -277,7 +279,9 @@ def test_looks_are_timed_without_an_archive_whatever_the_budget() -> None:
     assert look_seconds(classifier_of(budget=Budget(deadline=0.0), keep=(2, 1)), seconds=0.01) > 0
 
 
-def test_a_metered_archive_counts_what_a_server_counts_though_its_readers_are_gone(tmp_path: Path) -> None:
+def test_a_metered_archive_counts_what_a_server_counts_and_a_forecast_asks_for_few(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for n in range(3):
         source = write_raster(tmp_path / "sources" / f"s{n}.tif", random_pixels(n, (300, 170)))
         copy(source, tmp_path / f"s{n}.tif", driver="COG", blocksize=128)
@@ -295,6 +299,12 @@ def test_a_metered_archive_counts_what_a_server_counts_though_its_readers_are_go
         assert archive.lap().requests == 0
         cost = cost_of(outcomes, read)
         assert (cost.sites, cost.requests, cost.bytes_fetched) == (3, server.requests, server.sent)
+        monkeypatch.setattr("tnet_geo.operations.forecast.MOST_FAR_COGS", 2)
+        server.reset()
+        predicted = forecast(classifier_of(keep=(2, 1)), open_cogs(tmp_path / "all.txt"), sites)
+        opened = {line.split()[1] for line in server.paths if ".tif" in line and line.startswith("GET")}
+        assert len(opened) == 2  # headers of far files are not read for nothing
+        assert 0.5 < predicted.requests / cost.requests < 2
 
 
 def test_counts_of_readers_that_are_gone_are_kept_in_little_memory(

@@ -121,8 +121,9 @@ class Estimate:
     def lines(self) -> list[str]:
         """For people."""
         each = max(self.sites, 1)
-        tiles = f"{self.tiles} {_within(self.tiles_error)}, {self.tiles / each:.2f} a site"
-        decoded = f"{bytes_text(self.bytes_decoded)} {_within(self.bytes_error)}, "
+        known = self.walked == self.sites
+        tiles = f"{self.tiles} {_within(self.tiles_error, known=known)}, {self.tiles / each:.2f} a site"
+        decoded = f"{bytes_text(self.bytes_decoded)} {_within(self.bytes_error, known=known)}, "
         speed = "unknown" if self.tiles_per_second is None else f"{self.tiles_per_second:.1f} tiles a second"
         rows = [
             ("sites", f"{self.sites}; {self.looked_up} looked up, {self.walked} walked"),
@@ -280,7 +281,7 @@ def _put_together(
     )
 
 
-def _within(error: float) -> str:
-    if not error:
+def _within(error: float, *, known: bool) -> str:
+    if known:
         return "exactly"
-    return f"(standard error {error:.1%})" if math.isfinite(error) else "(from one walk)"
+    return f"(standard error {error:.1%})" if math.isfinite(error) else "(by arithmetic alone)"

@@ -11,10 +11,18 @@ from tnet_geo.inference.budgets import Budget
 from tnet_geo.model.settings import WalkSettings
 from tnet_geo.pyramid.tiles import RasterSpec
 
-__all__ = ["Expected", "expected_cost", "looks_by_level"]
+__all__ = ["Expected", "Layer", "expected_cost", "looks_by_level"]
 
 PLACES_A_SIDE = 5
 """Rows, and columns, of tiles of one level whose bytes stand for those of all."""
+
+
+class Layer(NamedTuple):
+    """What one walk is expected to take of one level."""
+
+    level: int
+    tiles: float
+    bytes_decoded: float
 
 
 class Expected(NamedTuple):
@@ -24,8 +32,8 @@ class Expected(NamedTuple):
     decisions: float
     """Looks at tiles that are not native: children are scored there."""
     bytes_decoded: float
-    levels: tuple[int, ...]
-    """Those that are looked at, coarsest first."""
+    levels: tuple[Layer, ...]
+    """The same of each level that is looked at, coarsest first."""
 
 
 def expected_cost(spec: RasterSpec, window: Window, walk: WalkSettings, budget: Budget) -> Expected:
@@ -62,9 +70,9 @@ def _expected(cut: _Cut, window: Window, walk: WalkSettings, budget: Budget) -> 
     sizes = _mean_bytes(cut.spec, window, walk, looks)
     if budget.bytes is not None:
         looks = _within(looks, sizes, budget.bytes)
+    layers = tuple(Layer(level, count, count * sizes[level]) for level, count in looks.items())
     tiles = sum(looks.values())
-    decoded = sum(count * sizes[level] for level, count in looks.items())
-    return Expected(tiles, tiles - looks.get(0, 0), decoded, tuple(looks))
+    return Expected(tiles, tiles - looks.get(0, 0), sum(layer.bytes_decoded for layer in layers), layers)
 
 
 def _within(looks: dict[int, float], sizes: dict[int, float], most: int) -> dict[int, float]:

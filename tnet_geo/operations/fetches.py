@@ -17,12 +17,14 @@ from tnet_geo.pyramid.pack_layout import PACKS
 from tnet_geo.pyramid.pack_reader import PackReader
 
 if TYPE_CHECKING:
-    from tnet_geo.pyramid.tiles import TileReader
+    from tnet_geo.pyramid.tiles import RasterSpec, TileReader
 
 __all__ = ["Fetches"]
 
 SCENES_WEIGHED = 3
 """Scenes whose stored bytes are compared with what they decode to."""
+NEAR = 64 << 10
+"""Ranges nearer to each other than this are one request."""
 INDEX_ENTRY = 16
 """Bytes of a chunk in the index of its shard."""
 
@@ -31,10 +33,11 @@ class Fetches:
     """Of one archive. Any thread may ask. Local files take neither requests nor fetched bytes.
 
     What opening took is what the reader's meter says. Of a pyramid a tile is two ranges, for two rows of
-    chunks, and of every shard in whose middle a walk comes first its index is one; the coarsest level is
-    one range with its index. Of a COG a tile is as many ranges as it has rows of blocks. Bytes are decoded
-    ones times how much smaller some of the scenes are as they are stored. Real walks take fewer requests
-    where tiles are neighbours, and more where they lie on the edge of shards.
+    chunks, and of every shard in whose middle a walk comes first its index is one. Of a COG a tile is as
+    many ranges as it has rows of blocks. A level is never more than itself: ranges that lie near each other
+    are one, and chunks are fetched once. Bytes are decoded ones times how much smaller some of the scenes
+    are as they are stored. Real walks take fewer requests where tiles are neighbours, and more where they
+    lie on the edge of shards.
     """
 
     def __init__(self, archive: SceneArchive) -> None:
@@ -46,23 +49,28 @@ class Fetches:
     def of(self, reader: TileReader, window: Window, expected: Expected) -> tuple[float, float]:
         """Requests, and bytes over the network, of one walk with a reader that has just been opened."""
         archive, opened, spec = self._archive, reader.meter.snapshot(), reader.spec
-        decoded = expected.bytes_decoded
-        if isinstance(archive, Archive) and not archive.store.local:
+        far = isinstance(archive, Archive) and not archive.store.local
+        if not far and not opened.requests:
+            return 0.0, 0.0
+        requests, fetched = float(opened.requests), float(opened.bytes_fetched)
+        rows = 2.0 if far else 1 + spec.base_px / spec.chunk_sides[0]
+        share = self._share(reader)
+        for layer in expected.levels:
+            stored = share * _level_bytes(spec, layer.level)
+            requests += min(rows * layer.tiles, 1 + stored // NEAR)
+            fetched += min(share * layer.bytes_decoded, stored)
+        if isinstance(archive, Archive) and far:
             indexes = self._indexes(reader, window, expected, archive.settings.shard_px)
-            requests = opened.requests + indexes + 1 + 2 * max(expected.tiles - 1, 0)
-            fetched = opened.bytes_fetched + decoded * self._share(reader)
-            return requests, fetched + indexes * INDEX_ENTRY * archive.settings.shard_chunks**2
-        if isinstance(reader, CogReader) and opened.requests:
-            rows = 1 + spec.base_px / spec.chunk_sides[0]
-            requests = opened.requests + rows * expected.tiles
-            return requests, opened.bytes_fetched + decoded * self._share(reader)
-        return 0.0, 0.0
+            requests += indexes
+            fetched += indexes * INDEX_ENTRY * archive.settings.shard_chunks**2
+        return requests, fetched
 
     def _indexes(self, reader: TileReader, window: Window, expected: Expected, shard_px: int) -> int:
         """Shards on the way to the middle of a window that no walk before has come to."""
         name = reader.pack_id if isinstance(reader, PackReader) else reader.spec.scene_id
         row, col = window.row + window.height // 2, window.col + window.width // 2
-        met = {(name, at, row // (shard_px << at), col // (shard_px << at)) for at in expected.levels[1:]}
+        levels = [layer.level for layer in expected.levels[1:]]  # the coarsest comes with its index
+        met = {(name, at, row // (shard_px << at), col // (shard_px << at)) for at in levels}
         with self._lock:
             new = met - self._shards
             self._shards |= new
@@ -78,8 +86,7 @@ class Fetches:
 
     def _weigh(self, reader: TileReader) -> float:
         spec, archive = reader.spec, self._archive
-        per_pixel = spec.bands * np.dtype(spec.dtype).itemsize + (0 if spec.all_valid else 1)
-        decoded = per_pixel * sum(rows * cols for rows, cols in spec.shapes)
+        decoded = sum(_level_bytes(spec, level) for level in range(spec.levels))
         try:
             if isinstance(reader, CogReader):
                 return remote_file(reader.source).size / decoded
@@ -93,3 +100,9 @@ class Fetches:
             return sum(size for key, size in store.sizes() if "/c/" in key) / decoded
         except SetAside:
             return 1.0
+
+
+def _level_bytes(spec: RasterSpec, level: int) -> int:
+    """Of all its pixels, decoded, with their validity where that is stored."""
+    rows, cols = spec.shapes[level]
+    return rows * cols * (spec.bands * np.dtype(spec.dtype).itemsize + (0 if spec.all_valid else 1))
