@@ -6,8 +6,6 @@ grain and real edges, no seam, and not a pixel of noise.
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +16,10 @@ from rasterio.windows import Window
 
 from tests.benchmarks.cogs import cog_of
 from tests.benchmarks.sources import GEOREFERENCE
-from tnet_geo.imagery import Site, write_manifest
+from tnet_geo.imagery import Manifest, Site
 from tnet_geo.model import Bundle, BundleFacts, NetworkSettings, TraversalNetwork, WalkSettings
 from tnet_geo.operations import build_archive
+from tnet_geo.pyramid import open_archive
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "scenes"
 PICTURES = (
@@ -97,31 +96,19 @@ def sites_of(side: int, scenes: int, sites: int | None = None) -> list[Site]:
 
 
 def archive_of(folder: Path, side: int, scenes: int, workers: int = 2) -> Path:
-    """Their pyramids, made once and kept; the GeoTIFFs are removed again."""
+    """Their pyramids; those that are there are kept, and the GeoTIFFs of new ones are removed again."""
     archive = folder / f"archive-{side}"
-    if not archive.exists():
-        paths = [scene(folder, side, n) for n in range(scenes)]
+    there = set(open_archive(archive).scene_ids()) if archive.exists() else set()
+    missing = [n for n in range(scenes) if f"scene-{side}-{n}" not in there]
+    if missing:
+        paths = [scene(folder, side, n) for n in missing]
         sites = [Site(path.stem, str(path), path.stem) for path in paths]
-        draft = folder / f"draft-{side}"
-        shutil.rmtree(draft, ignore_errors=True)
-        build_archive(
-            write_manifest(sites, folder / f"scenes-{side}.parquet"),
-            draft,
-            half_px=BASE_PX // 2,
-            workers=workers,
-        )
+        report = build_archive(Manifest(sites, str(archive)), archive, half_px=BASE_PX // 2, workers=workers)
+        if report.set_aside:
+            raise RuntimeError(report.set_aside[0].reason)
         for path in paths:
             path.unlink()
-        draft.rename(archive)
     return archive
-
-
-def manifest_of(folder: Path, sites: Sequence[Site]) -> Path:
-    """A manifest of sites whose pyramids are made."""
-    path = folder / f"sites-{sites[0].site_id}-{len(sites)}.parquet"
-    if not path.exists():
-        write_manifest(sites, path)
-    return path
 
 
 def cogs_of(folder: Path, side: int, scenes: int) -> Path:
