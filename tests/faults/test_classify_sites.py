@@ -127,19 +127,26 @@ def flip_chunk(array: Path, row: int, col: int) -> None:
     shard.write_bytes(content)
 
 
-def test_damage_in_a_cog_sets_aside_sites_of_that_cog_that_look_at_it(tmp_path: Path) -> None:
+def test_damage_in_a_cog_sets_aside_the_sites_that_look_at_the_damaged_block(tmp_path: Path) -> None:
     work = cog_work(tmp_path, 4, 12)
     assert work.run(tmp_path / "whole") == 0
     cog = Path(work.archive) / "s002.tif"
     content = bytearray(cog.read_bytes())
-    middle = 3 * len(content) // 4  # native blocks lie behind those of overviews
+    middle = len(content) // 2  # of five blocks the third one: overview, then native ones row by row
     content[middle : middle + 2000] = bytes(2000)
     cog.write_bytes(content)
+    expected = {
+        look["site_id"]
+        for look in rows(tmp_path / "whole", "trails")
+        if look["site_id"].startswith("002-")
+        and look["level"] == 0
+        and look["row"] * 16 < 128 < look["col"] * 16 + 32  # half_px is 16, blocks have 128 pixels a side
+    }
+    assert 0 < len(expected) < 12
     running = work.start(tmp_path / "out")
     assert running.ended() == 3, running.said()
     aside = set_aside(tmp_path / "out")
-    assert 0 < len(aside) <= 12
-    assert all(name.startswith("002-") for name in aside)
+    assert set(aside) == expected
     assert all("tile (level 0" in reason for reason in aside.values())
     whole = {row["site_id"]: row for row in rows(tmp_path / "whole", "predictions")}
     found = {row["site_id"]: row for row in rows(tmp_path / "out", "predictions")}
