@@ -78,7 +78,8 @@ def test_an_interrupted_run_ends_in_the_same_weights_and_the_same_log(
     for bundle in BUNDLES:
         ours, theirs = (read_bundle(one.out / bundle).facts for one in (settings, finished[0]))
         assert ours.files["model.safetensors"] == theirs.files["model.safetensors"], bundle
-        assert (ours.temperature, ours.metrics) == (theirs.temperature, theirs.metrics), bundle
+        assert (ours.temperatures, ours.metrics) == (theirs.temperatures, theirs.metrics), bundle
+        assert ours.temperatures_best_first == theirs.temperatures_best_first
 
 
 def test_a_run_stopped_while_it_calibrates_goes_on_and_fits_every_bundle_once(
@@ -87,25 +88,30 @@ def test_a_run_stopped_while_it_calibrates_goes_on_and_fits_every_bundle_once(
     finished: tuple[RunSettings, Sequence[EpochRow]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings, fitted = finished[0].model_copy(update={"out": tmp_path / "run"}), calibration.fit_temperature
+    settings, measured = (
+        finished[0].model_copy(update={"out": tmp_path / "run"}),
+        calibration.calibration_error,
+    )
     calls: list[int] = []
 
-    def stopped(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    def stopped(probabilities: torch.Tensor, labels: torch.Tensor) -> float:
+        """Asked twice for each bundle, before and after: the third bundle is fitted, and not saved."""
         calls.append(len(labels))
-        if len(calls) == 3:
+        if len(calls) == 5:
             raise Interrupted
-        return fitted(logits, labels)
+        return measured(probabilities, labels)
 
-    monkeypatch.setattr(calibration, "fit_temperature", stopped)
+    monkeypatch.setattr(calibration, "calibration_error", stopped)
     with pytest.raises(Interrupted):
         run(tiny, settings)
     run(tiny, settings)
-    assert len(calls) == 5  # two, one that was stopped, and the two that were left
+    assert len(calls) == 2 * 2 + 1 + 2 * 2  # two, one that was stopped, and the two that were left
     run(tiny, settings)
-    assert len(calls) == 5
+    assert len(calls) == 9
     for bundle in BUNDLES:
         ours, theirs = (read_bundle(one.out / bundle).facts for one in (settings, finished[0]))
-        assert (ours.temperature, ours.metrics) == (theirs.temperature, theirs.metrics), bundle
+        assert (ours.temperatures, ours.metrics) == (theirs.temperatures, theirs.metrics), bundle
+        assert ours.temperatures_best_first == theirs.temperatures_best_first
 
 
 def test_a_finished_run_is_left_alone_and_other_settings_are_refused(
