@@ -39,25 +39,27 @@ class Mount:
 
     def __init__(self, folder: Path, place: Path) -> None:
         self.folder, self.place = folder, place
+        self.there = False
         self.back()
 
     def back(self) -> None:
         """Let it be seen, as at first."""
         self.place.mkdir(exist_ok=True)
-        bound = _mount("--bind", str(self.folder), str(self.place))
-        if bound:
+        self.there = True
+        if _mount("--bind", str(self.folder), str(self.place)):
             self.place.rmdir()
             self.place.symlink_to(self.folder)
 
     def lose(self) -> None:
         """What is left is an empty folder, as without its disk, or nothing."""
+        self.there = False
         if self.place.is_symlink():
             self.place.unlink()
         else:
             subprocess.run(["umount", "-l", str(self.place)], check=True)
 
     def end(self) -> None:
-        if self.place.is_symlink() or self.place.is_mount():
+        if self.there:  # nothing else knows: a folder bound to another one of its disk looks like any
             self.lose()
 
 
