@@ -13,7 +13,7 @@ from tests.networks import small_network
 from tests.rasters import random_pixels
 from tnet_geo.errors import TileUnreadable
 from tnet_geo.grid import Tile, Window
-from tnet_geo.inference import Engine, SiteTask, WalkResult
+from tnet_geo.inference import Budget, Engine, SiteTask, WalkResult
 from tnet_geo.model import WalkSettings
 from tnet_geo.pyramid import MemoryReader, RasterSpec, ReadMeter, TileBatch
 from tnet_geo.trail import Failure
@@ -97,6 +97,17 @@ def test_looks_of_any_site_and_depth_fill_passes_together() -> None:
     looks = sum(len(result.walk.looked) for result in results if isinstance(result, WalkResult))
     assert set(passes) == {8}
     assert looks <= 8 * len(passes) < looks + 8 * 4  # nothing but the last sites' depths is filled up
+
+
+def test_sites_that_began_first_are_done_first_so_that_a_deadline_finds_some_whole() -> None:
+    network, passes = small_network(3), []
+    network.backbone.register_forward_hook(lambda *_: passes.append(1))
+    budget = Budget(deadline=12)  # passes: those of half the sites' looks
+    walker = Engine(network, KEEP, budget=budget, batch_looks=4, in_flight=16, clock=lambda: len(passes))
+    results = [result for result in walker.walk(site(n) for n in range(16)) if isinstance(result, WalkResult)]
+    ends = [result.walk.ended_by for result in results]
+    assert ends[:4] == ["complete"] * 4
+    assert ends[-4:] == ["deadline"] * 4
 
 
 @pytest.mark.parametrize("in_flight", [1, 5])

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import partial
+from heapq import heappop, heappush
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeVar
 
@@ -53,6 +54,8 @@ class _Line(Generic[Result]):
     """One site on its way, with what is known of the tiles that its walk wants now."""
 
     walk: Walk
+    number: int
+    """Of the task."""
     outcome: Result | Failure | None = None
     parents: Tensor | None = None
     places: list[Place] = field(default_factory=list)
@@ -121,7 +124,8 @@ class Flow(Generic[Result]):
         self._lines: deque[_Line[Result] | Failure] = deque()
         self._waiting: deque[_Portion[Result]] = deque()
         self._arrived: SimpleQueue[tuple[_Portion[Result], Future[TileBatch]]] = SimpleQueue()
-        self._ready: deque[_Ready[Result]] = deque()
+        self._ready: list[tuple[int, int, _Ready[Result]]] = []
+        self._begun = 0
         self._launched: deque[tuple[Pass, list[_Ready[Result]]]] = deque()
         self._under_way = self._reading = self._tiles = 0
 
@@ -151,7 +155,8 @@ class Flow(Generic[Result]):
             if isinstance(task, Failure):
                 self._lines.append(task)
                 continue
-            line: _Line[Result] = _Line(self._start(task))
+            self._begun += 1
+            line: _Line[Result] = _Line(self._start(task), self._begun)
             self._lines.append(line)
             self._under_way += 1
             self._want(line)
@@ -232,22 +237,24 @@ class Flow(Generic[Result]):
             line.candidates[index] = walk.candidates(index, batch.validity[n])
             parent = None if line.parents is None else line.parents[index]
             row = LookRow(batch.pixels[n], batch.validity[n], line.places[index], parent, line.ends)
-            self._ready.append(_Ready(line, index, row))
+            heappush(self._ready, (line.number, index, _Ready(line, index, row)))
 
     def _launch(self) -> None:
-        """Look at the tiles that have waited longest; all of a pass have one type of pixels."""
+        """Look at tiles of the sites that began first, which are soonest done; all of one type of pixels."""
         rows: list[_Ready[Result]] = []
-        others: list[_Ready[Result]] = []
-        dtype = self._ready[0].row.pixels.dtype
+        others: list[tuple[int, int, _Ready[Result]]] = []
+        dtype = self._ready[0][2].row.pixels.dtype
         while self._ready and len(rows) < self._passes.batch_looks:
-            ready = self._ready.popleft()
+            first = heappop(self._ready)
+            ready = first[2]
             if ready.line.outcome is not None:
                 self._tiles -= 1
             elif ready.row.pixels.dtype != dtype:
-                others.append(ready)
+                others.append(first)
             else:
                 rows.append(ready)
-        self._ready.extendleft(reversed(others))
+        for other in others:
+            heappush(self._ready, other)
         if rows:
             self._launched.append((self._passes.launch([ready.row for ready in rows]), rows))
         if len(self._launched) > self._passes.ahead:
