@@ -30,7 +30,7 @@ from tnet_geo.pyramid import SceneArchive, open_scenes
 
 SPLIT = "test"
 MANY_TILES = 32
-"""A budget of best-first walks that is twice as much as all native windows of the demo's sites."""
+"""Five times what the demo's walks take; their sites have 64 native windows."""
 WAYS = {
     "walk": ("bundle", Budget()),
     f"best-first, {MANY_TILES} tiles": ("bundle", Budget(tiles=MANY_TILES)),
