@@ -52,9 +52,15 @@ def test_tiles_that_miss_the_window_are_no_candidates() -> None:
     assert candidates.sum() == 9
 
 
-def test_the_pool_finds_the_tile_that_speaks_for_the_label() -> None:
+@pytest.mark.parametrize("own_start", ["as drawn", "saturated", "no number"])
+def test_the_pool_finds_the_tile_that_speaks_for_the_label_from_any_start(own_start: str) -> None:
     chance = torch.Generator().manual_seed(0)
-    network = small_network(0)
+    network = small_network(0, aggregation="gated_attention")
+    with torch.no_grad():
+        if own_start == "saturated":  # all attention is on one tile, whatever is there
+            network.aggregation.weight.weight.mul_(1e5)
+        elif own_start == "no number":
+            network.classifier.weight.fill_(torch.nan)
     labels = torch.arange(3).repeat(40)
     features = []
     for label in labels.tolist():
