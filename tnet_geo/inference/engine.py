@@ -88,6 +88,7 @@ class Engine:
             after=lambda walk: self._stop_in_time(walk, until),
             finish=self._result,
             parents=self.network.backbone.features if self.network.settings.location.parent else None,
+            hurried=until is not None,
         )
         results = flow.results()
         while True:

@@ -104,7 +104,9 @@ class Flow(Generic[Result]):
 
     start: makes the walk of a task. after: called when a walk has taken in what it wanted: it may stop the
     walk. finish: what to make of a walk that wants nothing more. parents: width of the features that heads
-    want of the look above, None if they want none.
+    want of the look above, None if they want none. hurried: the sites that began first are looked at first,
+    so that those are whole when time is up; otherwise the tiles that have waited longest, because walks
+    that go on side by side leave fewer passes to be filled up at the end.
     """
 
     def __init__(
@@ -117,15 +119,17 @@ class Flow(Generic[Result]):
         after: Callable[[Walk], None],
         finish: Callable[[Walk], Result],
         parents: int | None,
+        hurried: bool = False,
     ) -> None:
         self._tasks = iter(tasks)
+        self._hurried = hurried
         self._passes, self._limits, self._parents = passes, limits, parents
         self._start, self._after, self._finish = start, after, finish
         self._lines: deque[_Line[Result] | Failure] = deque()
         self._waiting: deque[_Portion[Result]] = deque()
         self._arrived: SimpleQueue[tuple[_Portion[Result], Future[TileBatch]]] = SimpleQueue()
         self._ready: list[tuple[int, int, _Ready[Result]]] = []
-        self._begun = 0
+        self._begun = self._turns = 0
         self._launched: deque[tuple[Pass, list[_Ready[Result]]]] = deque()
         self._under_way = self._reading = self._tiles = 0
 
@@ -237,10 +241,13 @@ class Flow(Generic[Result]):
             line.candidates[index] = walk.candidates(index, batch.validity[n])
             parent = None if line.parents is None else line.parents[index]
             row = LookRow(batch.pixels[n], batch.validity[n], line.places[index], parent, line.ends)
-            heappush(self._ready, (line.number, index, _Ready(line, index, row)))
+            self._turns += 1
+            heappush(
+                self._ready, (line.number if self._hurried else 0, self._turns, _Ready(line, index, row))
+            )
 
     def _launch(self) -> None:
-        """Look at tiles of the sites that began first, which are soonest done; all of one type of pixels."""
+        """Look at the tiles whose turn it is; all of one type of pixels."""
         rows: list[_Ready[Result]] = []
         others: list[tuple[int, int, _Ready[Result]]] = []
         dtype = self._ready[0][2].row.pixels.dtype
