@@ -66,6 +66,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sites", type=int, default=32, help="of the rates; the costs have half as many")
     parser.add_argument("--side", type=int, default=1792, help="of the sites of the rates")
+    parser.add_argument("--runtimes", type=lambda text: text.split(","), default=["folded", "onnx"])
     parser.add_argument("--batches", type=_numbers, help="sizes that tiles in memory are tried at")
     parser.add_argument("--largest", type=int, default=28_672, help="of the costs, for a quick look at them")
     parser.add_argument("--dense", type=int, default=14_336, help="largest side that is looked at densely")

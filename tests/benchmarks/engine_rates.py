@@ -35,9 +35,9 @@ Ways = Mapping[str, Sequence[Turn]]
 
 
 def bench_rates(given: argparse.Namespace) -> Figures:
-    """On the CPU, by runtime; the default runtime gives the keys, the others stand beside it."""
-    by_runtime = {runtime: _rates(given, runtime) for runtime in CPU_RUNTIMES}
-    return {**_keys(by_runtime[DEFAULT], ""), "rates": by_runtime}
+    """On the CPU, by runtime; the first one gives the keys, the others stand beside it."""
+    by_runtime = {runtime: _rates(given, runtime) for runtime in given.runtimes}
+    return {**_keys(by_runtime[given.runtimes[0]], ""), "rates": by_runtime}
 
 
 def bench_cuda(given: argparse.Namespace) -> Figures:
