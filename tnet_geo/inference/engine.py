@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 
 from tnet_geo.grid import Tile
+from tnet_geo.inference.allocator import keep_freed_memory
 from tnet_geo.inference.budgets import NO_BUDGET, Budget
 from tnet_geo.inference.flow import Flow, Limits
 from tnet_geo.inference.passes import Passes
@@ -62,6 +63,7 @@ class Engine:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         budget.check(settings)
+        keep_freed_memory()
         self.network = network
         self.settings = settings
         self.budget = budget

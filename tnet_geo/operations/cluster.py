@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 WORKER_ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",  # threads that spin at barriers starve each other on shared cores
     "NO_ALBUMENTATIONS_UPDATE": "1",
-    "MALLOC_ARENA_MAX": "2",
+    "MALLOC_ARENA_MAX": "1",  # another one gives memory back after every pass: see `keep_freed_memory`
 }
 
 # Spilling covers only what Dask itself holds, which is little: our buffers are bounded by us.
