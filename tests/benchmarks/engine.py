@@ -70,6 +70,7 @@ if __name__ == "__main__":
     parser.add_argument("--batches", type=_numbers, help="sizes that tiles in memory are tried at")
     parser.add_argument("--largest", type=int, default=28_672, help="of the costs, for a quick look at them")
     parser.add_argument("--dense", type=int, default=14_336, help="largest side that is looked at densely")
+    parser.add_argument("--stored", action="store_true", help="rates: pyramids alone, one process")
     parser.add_argument("--moto", action="store_true", help="moto as the server of the rates")
     parser.add_argument("--run", type=Path, help="a demo's folder, for the table")
     parser.add_argument("--plots", type=Path, help="folder for the plots")

@@ -30,6 +30,7 @@ CUDA_AGAIN = 64
 CPU_RUNTIMES: tuple[Runtime, ...] = ("folded", "onnx")
 DEFAULT: Runtime = "folded"
 TRIALS = 2
+COGS = {"cogs_vs_memory": "engine, COGs on disk", "cogs_http_vs_memory": "engine, COGs by HTTP"}
 
 Ways = Mapping[str, Sequence[Turn]]
 
@@ -74,13 +75,16 @@ def _rates(
             "engine, COGs on disk": replace(engine, archive=str(cogs)),
             "engine, COGs by HTTP": replace(engine, archive=str(listed(cogs, server.url))),
         }
+        rivals = {name: rival for name, rival in rivals.items() if not (given.stored and "COGs" in name)}
         at_work += [Crew(work_of, rival) for rival in rivals.values()]
         ways = dict(zip(rivals, at_work, strict=True))
         order = ["memory", "engine, disk", "engine, cold disk", *list(ways)[2:]]
         turns: dict[str, list[Turn]] = {name: [] for name in order}
         for round_ in range(given.rounds):
             for name, crew in ways.items():
+                crew.turn()  # gets back the memory that the system has taken while it waited
                 turns[name].append(crew.turn())
+            ways["engine, disk"].turn()
             drop_from_page_cache(local)
             turns["engine, cold disk"].append(ways["engine, disk"].turn())
             print(f"  round {round_ + 1}: {_medians(turns)}", file=sys.stderr, flush=True)
@@ -88,7 +92,7 @@ def _rates(
     figures = _figures(turns) | {"memory_batch": memory.batch, "memory_looks_per_second_by_batch": trials}
     figures["s3_server"] = "moto" if given.moto else "late_store"
     figures["s3_server_cpu_seconds"] = round(server_s, 1)
-    if device == "cpu":
+    if device == "cpu" and not given.stored:
         figures |= _each_core(engine, memory, given.rounds)
     return figures
 
@@ -148,8 +152,7 @@ def _figures(turns: Ways) -> Figures:
         "engine_vs_loop": _ratio(turns, "engine, disk", "loop, disk"),
         "engine_vs_memory_cold_disk": _ratio(turns, "engine, cold disk", "memory"),
         "loop_s3_vs_memory": _ratio(turns, "loop, s3", "memory"),
-        "cogs_vs_memory": _ratio(turns, "engine, COGs on disk", "memory"),
-        "cogs_http_vs_memory": _ratio(turns, "engine, COGs by HTTP", "memory"),
+        **{key: _ratio(turns, name, "memory") for key, name in COGS.items() if name in turns},
         "looks_per_second": _medians(turns),
         "cpu_ms_a_look": {
             name: round(median(1e3 * turn.cpu_seconds / turn.units for turn in found), 2)
