@@ -120,7 +120,8 @@ def test_a_stopped_command_says_that_it_can_go_on(
 
 
 WAITING = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
 from tnet_geo.cli.endings import end_process
 from tnet_geo.cli.groups import group
 app = group()

@@ -178,4 +178,4 @@ def test_workers_keep_to_one_thread_and_stay_at_home(address: str) -> None:
     seen: list[object] = []
     with Client(address, set_as_default=False) as client:
         run_tasks(client, worker_environment, [0], on_done=lambda _, result: seen.append(result))
-    assert seen == [("1", "1", "2")]
+    assert seen == [("1", "1", "1")]
