@@ -22,6 +22,7 @@ from tnet_geo.inference import Classifier, SiteTask, WalkResult
 from tnet_geo.inference.budgets import Budget
 from tnet_geo.model.counting import aggregation_macs, look_macs
 from tnet_geo.model.network import TraversalNetwork
+from tnet_geo.operations.around import ArchiveAround
 from tnet_geo.operations.survey import Survey, survey
 from tnet_geo.pyramid import CogArchive, MemoryReader, ReadCount, SceneArchive, TileReader
 from tnet_geo.pyramid.tiles import ReadMeter
@@ -200,40 +201,18 @@ def cost_of(outcomes: Iterable[Answer | Failure], read: ReadCount = NOTHING_READ
     return Cost(sites, tiles, decisions, decoded, read.bytes_fetched, read.requests)
 
 
-class MeteredArchive:
+class MeteredArchive(ArchiveAround):
     """An archive that knows what all of its readers have read, however many there were.
 
-    Otherwise it is the archive that it was made of. Any thread may ask.
+    Any thread may ask.
     """
 
     def __init__(self, archive: SceneArchive) -> None:
-        self._archive = archive
+        super().__init__(archive)
         self._lock = threading.Lock()
         self._past = NOTHING_READ
         self._readers: dict[int, tuple[weakref.ref[TileReader], ReadMeter]] = {}
         self._sweep_at = SWEEP_AT
-
-    @property
-    def place(self) -> str:
-        """Of the archive."""
-        return self._archive.place
-
-    @property
-    def canvas(self) -> str:
-        """Of the archive."""
-        return self._archive.canvas
-
-    def check_lattice(self, half_px: int) -> None:
-        """See `SceneArchive`."""
-        self._archive.check_lattice(half_px)
-
-    def adopt(self, site: Site) -> Site:
-        """See `SceneArchive`."""
-        return self._archive.adopt(site)
-
-    def digest(self, scene_id: str) -> str | None:
-        """See `SceneArchive`."""
-        return self._archive.digest(scene_id)
 
     def reader(self, scene_id: str, half_px: int | None = None) -> TileReader:
         """See `SceneArchive`."""

@@ -7,41 +7,19 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from tnet_geo.grid import Tile
-from tnet_geo.imagery import Site
+from tnet_geo.operations.around import ArchiveAround
 from tnet_geo.pyramid import RasterSpec, ReadMeter, SceneArchive, TileBatch, TileReader
 
 __all__ = ["WatchedArchive"]
 
 
-class WatchedArchive:
-    """Otherwise the archive that it was made of."""
+class WatchedArchive(ArchiveAround):
+    """Remembers, by scene, what it was asked for."""
 
     def __init__(self, archive: SceneArchive) -> None:
-        self._archive = archive
+        super().__init__(archive)
         self.asked: dict[str, set[Tile]] = defaultdict(set)
         """By scene_id."""
-
-    @property
-    def place(self) -> str:
-        """Of the archive."""
-        return self._archive.place
-
-    @property
-    def canvas(self) -> str:
-        """Of the archive."""
-        return self._archive.canvas
-
-    def check_lattice(self, half_px: int) -> None:
-        """See `SceneArchive`."""
-        self._archive.check_lattice(half_px)
-
-    def adopt(self, site: Site) -> Site:
-        """See `SceneArchive`."""
-        return self._archive.adopt(site)
-
-    def digest(self, scene_id: str) -> str | None:
-        """See `SceneArchive`."""
-        return self._archive.digest(scene_id)
 
     def reader(self, scene_id: str, half_px: int | None = None) -> TileReader:
         """See `SceneArchive`."""
