@@ -26,7 +26,7 @@ from tnet_geo.model.backbone import Backbone
 from tnet_geo.pyramid import open_scenes
 
 STEPS = {
-    "open a scene and check it": ("classifier.py", "_task"),
+    "open a scene and check it": ("classifier.py", "task_of"),
     "ask for tiles": ("reader.py", "submit"),
     "fill a batch": ("passes.py", "fill"),
     "scale": ("network.py", "scale"),
@@ -35,7 +35,7 @@ STEPS = {
     "candidates": ("walks.py", "candidates"),
     "choose": ("walks.py", "observe"),
     "add up": ("engine.py", "_added_up"),
-    "write the answer": ("classifier.py", "_answer_of"),
+    "write the answer": ("classifier.py", "answer_of"),
 }
 
 

@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tnet_geo.grid import Window
 from tnet_geo.imagery import Site
 from tnet_geo.inference import Classifier, load_bundle
+from tnet_geo.inference.engine import WalkResult
 from tnet_geo.inference.passes import pixels_tensor
 from tnet_geo.inference.runtimes import Precision, Runtime
 from tnet_geo.inference.walks import SiteTask, Walk, places_of
 from tnet_geo.model import TraversalNetwork
+from tnet_geo.model.network import SiteOutput
 from tnet_geo.model.places import Places
 from tnet_geo.pyramid import SceneArchive, open_scenes
 from tnet_geo.trail import Answer, Failure
@@ -83,7 +84,9 @@ def answered(outcomes: Iterable[Answer | Failure]) -> Iterator[Answer]:
 def _loop(rival: Rival) -> Callable[[Any], int]:
     """A batch of sites at a time, depth by depth: all their tiles are asked for, waited for, looked at."""
     loop = SimpleLoop(rival.classifier(), torch.device(rival.device))
-    return lambda _: sum(len(walk.looked) for walk in loop.walked(open_scenes(rival.archive), rival.sites))
+    return lambda _: sum(
+        len(answer.trail) for answer in answered(loop.answer(open_scenes(rival.archive), rival.sites))
+    )
 
 
 class SimpleLoop:
@@ -95,25 +98,28 @@ class SimpleLoop:
         self._batch = classifier.engine.passes.batch_looks
 
     @torch.inference_mode()
-    def walked(self, archive: SceneArchive, sites: Iterable[Site]) -> Iterator[Walk]:
-        """The walks of all sites, in their order."""
+    def answer(self, archive: SceneArchive, sites: Iterable[Site]) -> Iterator[Answer | Failure]:
+        """One answer per site, in their order, checked and calibrated like the engine's."""
         waiting = iter(sites)
         while group := list(islice(waiting, LOOP_BATCHES * self._batch)):
             walks = [Walk(self._task(archive, site), self._classifier.walk) for site in group]
             while active := [walk for walk in walks if walk.wanted]:
                 self._step(active)
-            for walk in walks:
-                self._answer(walk)
-            yield from walks
+            yield from (self._classifier.answer_of(self._added_up(walk)) for walk in walks)
 
     def _task(self, archive: SceneArchive, site: Site) -> SiteTask:
-        reader = archive.reader(archive.adopt(site).scene_id, self._classifier.half_px)
-        return SiteTask(site.site_id, reader, site.window or Window(0, 0, *reader.spec.shape))
+        task = self._classifier.task_of(archive, site)
+        if isinstance(task, Failure):
+            raise RuntimeError(task.reason)
+        return task
 
     def _step(self, walks: Sequence[Walk]) -> None:
         """One depth of all walks."""
         reads = [walk.task.reader.submit(walk.wanted) for walk in walks]
         batches = [read.result() for read in reads]
+        for walk, batch in zip(walks, batches, strict=True):
+            if walk.task.examine is not None and not walk.looked:
+                walk.task.examine(batch)
         pixels = np.concatenate([batch.pixels for batch in batches])
         validity = np.concatenate([batch.validity for batch in batches])
         places = places_of([walk.place(n) for walk in walks for n in range(len(walk.wanted))])
@@ -143,10 +149,12 @@ class SimpleLoop:
             child_logits.append(output.child_logits.cpu())
         return torch.cat(features), torch.cat(child_logits)
 
-    def _answer(self, walk: Walk) -> None:
+    def _added_up(self, walk: Walk) -> WalkResult:
         features = walk.features.unsqueeze(0).to(self._device)
         mask = torch.ones(features.shape[:2], dtype=torch.bool, device=self._device)
-        self._network.aggregate(features, mask).logits.cpu()
+        output = self._network.aggregate(features, mask)
+        decoded = sum(walk.task.reader.spec.tile_bytes(look.tile) for look in walk.looked)
+        return WalkResult(walk, SiteOutput(output.logits.cpu(), output.shares.cpu()), decoded)
 
 
 def _memory(rival: Rival) -> Callable[[Any], int]:

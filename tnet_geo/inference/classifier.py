@@ -215,11 +215,12 @@ class Classifier:
             ArchiveMismatch: the archive's lattice or canvas cannot serve the bundle.
         """
         self.check(archive)
-        tasks = _opened(partial(self._task, archive), sites, ahead="://" in archive.place)
+        tasks = _opened(partial(self.task_of, archive), sites, ahead="://" in archive.place)
         for result in self.engine.walk(tasks, seconds=seconds):
-            yield self._answer_of(result)
+            yield self.answer_of(result)
 
-    def _task(self, archive: SceneArchive, site: Site) -> SiteTask | Failure:
+    def task_of(self, archive: SceneArchive, site: Site) -> SiteTask | Failure:
+        """What the engine is to walk for a site, or why it cannot be answered."""
         try:
             stored = archive.adopt(site)
             reader = archive.reader(stored.scene_id, self.half_px)
@@ -250,7 +251,8 @@ class Classifier:
         temperature = some[-1] if ended_by == "complete" else some[min(looks, len(some)) - 1]
         return torch.softmax(output.logits[0].double() / temperature, dim=0)
 
-    def _answer_of(self, result: WalkResult | Failure) -> Answer | Failure:
+    def answer_of(self, result: WalkResult | Failure) -> Answer | Failure:
+        """What the end of a walk says of its site, calibrated."""
         if isinstance(result, Failure):
             return result
         logits = result.output.logits[0]

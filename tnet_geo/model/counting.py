@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -120,7 +121,13 @@ def walk_macs(network: TraversalNetwork, walk: WalkSettings, depths: int | None 
 
 
 def _without_numbers(network: TraversalNetwork) -> TraversalNetwork:
-    return network if network.classifier.weight.is_meta else shapes_of(network.settings)
+    return network if network.classifier.weight.is_meta else _shapes_once(network.settings)
+
+
+@lru_cache(maxsize=1)
+def _shapes_once(settings: NetworkSettings) -> TraversalNetwork:
+    """Counting changes nothing in it; to make one takes half a second, which a job's workers wait for."""
+    return shapes_of(settings)
 
 
 def aggregation_macs(network: TraversalNetwork, looks: int) -> int:

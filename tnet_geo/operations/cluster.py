@@ -38,6 +38,8 @@ SETTINGS = {
     "distributed.worker.memory.target": False,
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,  # tasks are planned to fit; memory once taken stays resident
+    # What it samples is kept for an hour: 0.2 MB a second in each worker, while memory is to stay the same.
+    "distributed.worker.profile.enabled": False,
     # After that time a worker that died, and has not come back yet, is given up for good: on a busy machine
     # it takes longer than the 15 s of the default, and a cluster without workers waits for ever.
     "distributed.deploy.lost-worker-timeout": "1 hour",

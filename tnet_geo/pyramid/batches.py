@@ -28,7 +28,7 @@ OpenArray = Callable[[int, str], ts.TensorStore]
 @cache
 def reading_context() -> ts.Context:
     """One per process: its pools of threads, and a cache for the indexes of shards."""
-    return ts.Context({"cache_pool": {"total_bytes_limit": 32 << 20}})
+    return ts.Context({"cache_pool": {"total_bytes_limit": 16 << 20}})
 
 
 def open_sealed(kvstore: dict[str, Any], metadata: dict[str, Any]) -> ts.TensorStore:
