@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from tnet_geo.grid import Tile
     from tnet_geo.imagery import manifest_from_folder
     from tnet_geo.inference import load_bundle
-    from tnet_geo.operations.build import build_archive
-    from tnet_geo.operations.classification import classify
-    from tnet_geo.operations.evaluation import evaluate
+    from tnet_geo.operations.building.build import build_archive
+    from tnet_geo.operations.classifying.classification import classify
+    from tnet_geo.operations.judging.evaluation import evaluate
     from tnet_geo.operations.training import train
     from tnet_geo.pyramid import open_archive
     from tnet_geo.results import Results
@@ -36,9 +36,9 @@ __all__ = [
 _HOMES = {
     "Results": "tnet_geo.results",
     "Tile": "tnet_geo.grid",
-    "build_archive": "tnet_geo.operations.build",
-    "classify": "tnet_geo.operations.classification",
-    "evaluate": "tnet_geo.operations.evaluation",
+    "build_archive": "tnet_geo.operations.building.build",
+    "classify": "tnet_geo.operations.classifying.classification",
+    "evaluate": "tnet_geo.operations.judging.evaluation",
     "load_bundle": "tnet_geo.inference",
     "manifest_from_folder": "tnet_geo.imagery",
     "open_archive": "tnet_geo.pyramid",

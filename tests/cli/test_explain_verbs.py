@@ -11,8 +11,8 @@ import pytest
 from tests.results.synthetic import make_results, record_of
 from tnet_geo.cli.app import app
 from tnet_geo.cli.endings import run
-from tnet_geo.operations import explaining
-from tnet_geo.operations.explaining import Finding, WalkProof
+from tnet_geo.operations.evidence import explaining
+from tnet_geo.operations.evidence.explaining import Finding, WalkProof
 from tnet_geo.results import finish_run
 
 

@@ -14,7 +14,8 @@ from distributed import Client
 
 from tests.rasters import random_pixels, write_raster
 from tnet_geo.errors import ArchiveMismatch, InvalidManifest, OutputExists, UsageError
-from tnet_geo.operations import build, build_archive, build_plan
+from tnet_geo.operations import build_archive
+from tnet_geo.operations.building import build, plan
 from tnet_geo.operations.cluster import cluster, run_tasks
 from tnet_geo.pyramid import open_archive
 from tnet_geo.pyramid.plan import SceneHeader
@@ -149,8 +150,8 @@ def header(scene_id: str, pixels: int, side: int = 1, **facts: object) -> SceneH
 
 def test_scenes_are_grouped_by_their_pixels_the_largest_first(monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = [header("a", 50), header("b", 5), header("c", 5), header("d", 20), header("e", 0)]
-    monkeypatch.setattr(build_plan, "TASK_VALUES", 20)
-    groups = build_plan._groups(scenes, workers=0.1)
+    monkeypatch.setattr(plan, "TASK_VALUES", 20)
+    groups = plan._groups(scenes, workers=0.1)
     assert [[scene.scene_id for scene in group] for group in groups] == [["a"], ["d"], ["b", "c", "e"]]
 
 

@@ -18,7 +18,8 @@ from tnet_geo.cli.app import app
 from tnet_geo.errors import UsageError
 from tnet_geo.grid import Window
 from tnet_geo.imagery import Site, write_manifest
-from tnet_geo.operations import build, build_archive, build_rate, cluster, plan_archive
+from tnet_geo.operations import build_archive, cluster, plan_archive
+from tnet_geo.operations.building import build, rate
 from tnet_geo.operations.cluster import cluster as started
 from tnet_geo.pyramid import open_archive
 from tnet_geo.pyramid.canvas import canvas_site
@@ -48,7 +49,7 @@ def client(server: ObjectServer) -> Iterator[Client]:
 
 @pytest.fixture(autouse=True)
 def _rates_are_measured_in_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build_rate, "SECONDS", 0.2)
+    monkeypatch.setattr(rate, "SECONDS", 0.2)
 
 
 @pytest.fixture

@@ -27,10 +27,10 @@ from tnet_geo.imagery import Manifest, Site
 from tnet_geo.inference import Budget, Classifier
 from tnet_geo.model import WalkSettings
 from tnet_geo.operations import Prices, classify, estimate
-from tnet_geo.operations.classification_tasks import Job
+from tnet_geo.operations.classifying.tasks import Job
 from tnet_geo.operations.cluster import cluster
-from tnet_geo.operations.forecast import Cost, MeteredArchive, cost_of, forecast
-from tnet_geo.operations.probe import walk_some
+from tnet_geo.operations.estimating.probe import walk_some
+from tnet_geo.operations.forecasting.forecast import Cost, MeteredArchive, cost_of, forecast
 from tnet_geo.pyramid import SceneReader, TileBatch, create_archive, open_archive
 from tnet_geo.pyramid.build import build_scene
 from tnet_geo.results import Results

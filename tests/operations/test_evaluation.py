@@ -14,8 +14,8 @@ from tnet_geo.grid import Tile
 from tnet_geo.inference import Budget
 from tnet_geo.model import WalkSettings, read_bundle
 from tnet_geo.operations import evaluate
-from tnet_geo.operations.contest import Contest, Contestant
-from tnet_geo.operations.curve import CurvePoint, grid_of
+from tnet_geo.operations.judging.contest import Contest, Contestant
+from tnet_geo.operations.judging.curve import CurvePoint, grid_of
 from tnet_geo.operations.training import TrainReport, train_with
 from tnet_geo.trail import Answer, Look, Trail
 

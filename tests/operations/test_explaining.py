@@ -26,7 +26,7 @@ from tnet_geo.inference import Classifier
 from tnet_geo.inference.budgets import NO_BUDGET, Budget
 from tnet_geo.inference.expectations import Contradiction
 from tnet_geo.model import WalkSettings
-from tnet_geo.operations.explaining import WalkProof, verify_walks
+from tnet_geo.operations.evidence.explaining import WalkProof, verify_walks
 from tnet_geo.pyramid import (
     ArchiveSettings,
     CogReader,

@@ -22,9 +22,10 @@ from tnet_geo.inference import Budget, Classifier, most_looks
 from tnet_geo.inference.budgets import NO_BUDGET
 from tnet_geo.model import WalkSettings
 from tnet_geo.model.counting import walk_macs
-from tnet_geo.operations.correction import Probed, corrected
-from tnet_geo.operations.expected import Expected, expected_cost, looks_by_level
-from tnet_geo.operations.forecast import (
+from tnet_geo.operations.estimating.correction import Probed, corrected
+from tnet_geo.operations.estimating.probe import Walked
+from tnet_geo.operations.forecasting.expected import Expected, expected_cost, looks_by_level
+from tnet_geo.operations.forecasting.forecast import (
     Cost,
     MeteredArchive,
     beside,
@@ -34,8 +35,7 @@ from tnet_geo.operations.forecast import (
     look_seconds,
     macs_of,
 )
-from tnet_geo.operations.probe import Walked
-from tnet_geo.operations.survey import Known, Survey, survey
+from tnet_geo.operations.forecasting.survey import Known, Survey, survey
 from tnet_geo.pyramid import MemoryReader, TileReader, open_cogs
 from tnet_geo.trail import Answer
 
@@ -299,7 +299,7 @@ def test_a_metered_archive_counts_what_a_server_counts_and_a_forecast_asks_for_f
         assert archive.lap().requests == 0
         cost = cost_of(outcomes, read)
         assert (cost.sites, cost.requests, cost.bytes_fetched) == (3, server.requests, server.sent)
-        monkeypatch.setattr("tnet_geo.operations.forecast.MOST_FAR_COGS", 2)
+        monkeypatch.setattr("tnet_geo.operations.forecasting.forecast.MOST_FAR_COGS", 2)
         server.reset()
         predicted = forecast(classifier_of(keep=(2, 1)), open_cogs(tmp_path / "all.txt"), sites)
         opened = {line.split()[1] for line in server.paths if ".tif" in line and line.startswith("GET")}
@@ -310,7 +310,7 @@ def test_a_metered_archive_counts_what_a_server_counts_and_a_forecast_asks_for_f
 def test_counts_of_readers_that_are_gone_are_kept_in_little_memory(
     tiny: TinyArchive, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tnet_geo.operations.forecast.SWEEP_AT", 8)
+    monkeypatch.setattr("tnet_geo.operations.forecasting.forecast.SWEEP_AT", 8)
     archive = MeteredArchive(tiny.archive)
     for _ in range(3):
         for site in tiny.manifest.sites:

@@ -11,7 +11,7 @@ from tests.archives import SETTINGS, TinyArchive, tiny_archive
 from tests.rasters import random_pixels, write_raster
 from tnet_geo.grid import Window
 from tnet_geo.imagery import Site
-from tnet_geo.operations.partitions import cut, partitions_of
+from tnet_geo.operations.classifying.partitions import cut, partitions_of
 from tnet_geo.pyramid.build import build_scene
 
 LOOKS = st.lists(st.integers(1, 200), max_size=300)

@@ -14,9 +14,9 @@ from tests.networks import small_bundle
 from tests.rasters import random_pixels, write_raster
 from tnet_geo.errors import PlaceLost, PlaceUnusable
 from tnet_geo.imagery import Site
-from tnet_geo.operations import classification_tasks
-from tnet_geo.operations.classification_tasks import Job, Outcome, classify_partition, outcomes_of
-from tnet_geo.operations.partitions import Partition
+from tnet_geo.operations.classifying import tasks
+from tnet_geo.operations.classifying.partitions import Partition
+from tnet_geo.operations.classifying.tasks import Job, Outcome, classify_partition, outcomes_of
 from tnet_geo.operations.patience import is_servers, patiently, why_lost
 from tnet_geo.pyramid import open_scenes
 from tnet_geo.results.store import begin_run, parts_of
@@ -100,7 +100,7 @@ def test_an_archive_that_is_lost_on_the_way_sets_nothing_aside(
 ) -> None:
     tiny, job = work
     away = tiny.folder / "away"
-    classification_tasks.loaded(job)
+    tasks.loaded(job)
     tiny.archive.path.rename(away)
     part = Partition("p", tiny.manifest.sites)
     with pytest.raises(PlaceLost, match=r"its archive\.json is gone"):

@@ -69,7 +69,7 @@ def verify(
 
     Example: tnet-geo explain verify --results RESULTS --sites 20
     """
-    from tnet_geo.operations.explaining import verify_walks
+    from tnet_geo.operations.evidence.explaining import verify_walks
 
     proof = verify_walks(
         results, run=run, archive=archive, bundle=bundle, sites=sites, seed=seed, device=device

@@ -16,9 +16,9 @@ from tnet_geo.imagery import manifest_from_folder
 from tnet_geo.learning import RunSettings
 from tnet_geo.learning.settings import DataSettings
 from tnet_geo.learning.training import Progress
-from tnet_geo.operations.build import build_archive
-from tnet_geo.operations.classification import classify
-from tnet_geo.operations.evaluation import Contestant, Evaluation, contest_lines, evaluate
+from tnet_geo.operations.building.build import build_archive
+from tnet_geo.operations.classifying.classification import classify
+from tnet_geo.operations.judging.evaluation import Contestant, Evaluation, contest_lines, evaluate
 from tnet_geo.operations.ledger import run_facts, write_json
 from tnet_geo.operations.training import train_with
 from tnet_geo.results import Results, picture, write_report

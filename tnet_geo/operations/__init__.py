@@ -6,19 +6,19 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tnet_geo.operations.build import BuildReport as BuildReport
-    from tnet_geo.operations.build import build_archive as build_archive
-    from tnet_geo.operations.build_forecast import BuildPlan as BuildPlan
-    from tnet_geo.operations.build_forecast import plan_archive as plan_archive
-    from tnet_geo.operations.classification import ClassifyReport as ClassifyReport
-    from tnet_geo.operations.classification import classify as classify
-    from tnet_geo.operations.estimation import Estimate as Estimate
-    from tnet_geo.operations.estimation import Prices as Prices
-    from tnet_geo.operations.estimation import estimate as estimate
-    from tnet_geo.operations.evaluation import Evaluation as Evaluation
-    from tnet_geo.operations.evaluation import evaluate as evaluate
+    from tnet_geo.operations.building.build import BuildReport as BuildReport
+    from tnet_geo.operations.building.build import build_archive as build_archive
+    from tnet_geo.operations.building.forecast import BuildPlan as BuildPlan
+    from tnet_geo.operations.building.forecast import plan_archive as plan_archive
+    from tnet_geo.operations.classifying.classification import ClassifyReport as ClassifyReport
+    from tnet_geo.operations.classifying.classification import classify as classify
+    from tnet_geo.operations.estimating.estimation import Estimate as Estimate
+    from tnet_geo.operations.estimating.estimation import Prices as Prices
+    from tnet_geo.operations.estimating.estimation import estimate as estimate
     from tnet_geo.operations.importing import ImportReport as ImportReport
     from tnet_geo.operations.importing import import_model as import_model
+    from tnet_geo.operations.judging.evaluation import Evaluation as Evaluation
+    from tnet_geo.operations.judging.evaluation import evaluate as evaluate
     from tnet_geo.operations.training import TrainReport as TrainReport
     from tnet_geo.operations.training import train as train
     from tnet_geo.operations.verification import ModelInfo as ModelInfo
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 
 # Loaded at first use: a job must not pay for what the others need.
 _HOMES = {
-    "BuildPlan": "build_forecast",
-    "BuildReport": "build",
-    "ClassifyReport": "classification",
-    "Estimate": "estimation",
-    "Evaluation": "evaluation",
+    "BuildPlan": "building.forecast",
+    "BuildReport": "building.build",
+    "ClassifyReport": "classifying.classification",
+    "Estimate": "estimating.estimation",
+    "Evaluation": "judging.evaluation",
     "ImportReport": "importing",
     "ModelInfo": "verification",
-    "Prices": "estimation",
+    "Prices": "estimating.estimation",
     "TrainReport": "training",
     "Verification": "verification",
-    "build_archive": "build",
-    "classify": "classification",
-    "estimate": "estimation",
-    "evaluate": "evaluation",
+    "build_archive": "building.build",
+    "classify": "classifying.classification",
+    "estimate": "estimating.estimation",
+    "evaluate": "judging.evaluation",
     "import_model": "importing",
     "model_info": "verification",
-    "plan_archive": "build_forecast",
+    "plan_archive": "building.forecast",
     "train": "training",
     "verify_bundle": "verification",
 }

@@ -10,7 +10,7 @@ import numpy as np
 from tnet_geo.errors import SetAside
 from tnet_geo.grid import Window
 from tnet_geo.imagery.remote import remote_file
-from tnet_geo.operations.expected import Expected
+from tnet_geo.operations.forecasting.expected import Expected
 from tnet_geo.pyramid import Archive, CogReader, SceneArchive
 from tnet_geo.pyramid.pack_index import opened_pack
 from tnet_geo.pyramid.pack_layout import PACKS

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from tnet_geo.operations.forecast import Cost, expected_total
-from tnet_geo.operations.probe import Walked
-from tnet_geo.operations.survey import Known, Survey
+from tnet_geo.operations.estimating.probe import Walked
+from tnet_geo.operations.forecasting.forecast import Cost, expected_total
+from tnet_geo.operations.forecasting.survey import Known, Survey
 
 __all__ = ["Probed", "corrected"]
 

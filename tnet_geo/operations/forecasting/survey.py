@@ -15,8 +15,8 @@ from tnet_geo.grid import Window
 from tnet_geo.imagery import Site
 from tnet_geo.inference.budgets import Budget
 from tnet_geo.model.settings import WalkSettings
-from tnet_geo.operations.expected import Expected, expected_cost
-from tnet_geo.operations.fetches import Fetches
+from tnet_geo.operations.forecasting.expected import Expected, expected_cost
+from tnet_geo.operations.forecasting.fetches import Fetches
 from tnet_geo.pyramid import SceneArchive, TileReader
 
 __all__ = ["Known", "Survey", "survey"]

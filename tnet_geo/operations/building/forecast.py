@@ -12,9 +12,9 @@ from dask.system import CPU_COUNT
 
 from tnet_geo.imagery.fingerprint import DigestOf
 from tnet_geo.imagery.manifest import Manifest, read_manifest
-from tnet_geo.operations.build import BuildFailure, archive_there, settings_of
-from tnet_geo.operations.build_plan import Crew, Jobs, crew_of, items_of, plan_jobs, survey
-from tnet_geo.operations.build_rate import Rate, pack_rate, scene_rate, values_of
+from tnet_geo.operations.building.build import BuildFailure, archive_there, settings_of
+from tnet_geo.operations.building.plan import Crew, Jobs, crew_of, items_of, plan_jobs, survey
+from tnet_geo.operations.building.rate import Rate, pack_rate, scene_rate, values_of
 from tnet_geo.operations.cluster import cluster
 from tnet_geo.pyramid.packs import pack_files
 from tnet_geo.pyramid.plan import SceneHeader, scene_files, subtrees

@@ -16,9 +16,9 @@ from tnet_geo.inference.budgets import NO_BUDGET, walk_with
 from tnet_geo.inference.expectations import Contradiction
 from tnet_geo.learning.settings import read_run
 from tnet_geo.model import read_bundle
-from tnet_geo.operations.contest import Contest, Contestant, contest, contest_lines
-from tnet_geo.operations.curve import CurvePoint, curve_lines, curve_of
-from tnet_geo.operations.curve_picture import curve_picture
+from tnet_geo.operations.judging.contest import Contest, Contestant, contest, contest_lines
+from tnet_geo.operations.judging.curve import CurvePoint, curve_lines, curve_of
+from tnet_geo.operations.judging.curve_picture import curve_picture
 from tnet_geo.operations.ledger import run_facts, write_json
 from tnet_geo.pyramid import SceneArchive, open_archive
 from tnet_geo.trail import Answer, Failure

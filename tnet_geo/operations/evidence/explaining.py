@@ -21,7 +21,7 @@ from tnet_geo.inference.budgets import Budget
 from tnet_geo.inference.runtimes import Precision, Runtime
 from tnet_geo.model import WalkSettings
 from tnet_geo.operations.devices import devices_here
-from tnet_geo.operations.witness import WatchedArchive
+from tnet_geo.operations.evidence.witness import WatchedArchive
 from tnet_geo.pyramid import Archive, CogArchive, SceneArchive, open_scenes
 from tnet_geo.pyramid.cog_noise import noised_cog
 from tnet_geo.pyramid.handles import HANDLES

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from tnet_geo.errors import Incomplete, SceneUnwritable, TnetGeoError, UsageError
 from tnet_geo.imagery.fingerprint import DigestOf
 from tnet_geo.imagery.manifest import Manifest, read_manifest
-from tnet_geo.operations.build_plan import TASK_VALUES, Jobs, crew_of, items_of, plan_jobs, survey
-from tnet_geo.operations.build_tasks import (
+from tnet_geo.operations.building.plan import TASK_VALUES, Jobs, crew_of, items_of, plan_jobs, survey
+from tnet_geo.operations.building.tasks import (
     Outcome,
     Place,
     SplitScene,

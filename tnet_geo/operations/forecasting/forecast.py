@@ -23,7 +23,7 @@ from tnet_geo.inference.budgets import Budget
 from tnet_geo.model.counting import aggregation_macs, look_macs
 from tnet_geo.model.network import TraversalNetwork
 from tnet_geo.operations.around import ArchiveAround
-from tnet_geo.operations.survey import Survey, survey
+from tnet_geo.operations.forecasting.survey import Survey, survey
 from tnet_geo.pyramid import CogArchive, MemoryReader, ReadCount, SceneArchive, TileReader
 from tnet_geo.pyramid.tiles import ReadMeter
 from tnet_geo.trail import Answer, Failure

@@ -23,13 +23,13 @@ from tnet_geo.inference import Classifier
 from tnet_geo.inference.budgets import NO_BUDGET, Budget, most_looks
 from tnet_geo.inference.expectations import Contradiction
 from tnet_geo.inference.runtimes import Precision, Runtime
-from tnet_geo.operations.classification_course import Course
-from tnet_geo.operations.classification_tasks import Job
+from tnet_geo.operations.classifying.course import Course
+from tnet_geo.operations.classifying.partitions import Partition, partitions_of
+from tnet_geo.operations.classifying.tasks import Job
 from tnet_geo.operations.cluster import cluster
 from tnet_geo.operations.devices import devices_here, devices_there
-from tnet_geo.operations.forecast import beside, forecast, look_seconds
+from tnet_geo.operations.forecasting.forecast import beside, forecast, look_seconds
 from tnet_geo.operations.ledger import run_facts
-from tnet_geo.operations.partitions import Partition, partitions_of
 from tnet_geo.operations.patience import why_lost
 from tnet_geo.operations.stopping import Stop, held_sigterm
 from tnet_geo.pyramid import CogArchive, SceneArchive, cog_manifest, open_scenes

@@ -23,7 +23,8 @@ import torch
 from tnet_geo.errors import ClusterLost, PlaceUnusable, Stopped
 from tnet_geo.imagery import Site
 from tnet_geo.inference import Classifier
-from tnet_geo.operations.classification_tasks import (
+from tnet_geo.operations.classifying.partitions import Partition
+from tnet_geo.operations.classifying.tasks import (
     Job,
     Outcome,
     WalkedArchive,
@@ -32,8 +33,7 @@ from tnet_geo.operations.classification_tasks import (
     publish,
     site_of,
 )
-from tnet_geo.operations.forecast import Cost
-from tnet_geo.operations.partitions import Partition
+from tnet_geo.operations.forecasting.forecast import Cost
 from tnet_geo.trail import Failure
 
 __all__ = ["main", "rescue_partition"]
@@ -144,7 +144,7 @@ def _process(request: _Request) -> subprocess.Popen[bytes]:
     paths = [os.environ.get("PYTHONPATH", ""), *sys.path]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
     process = subprocess.Popen(
-        [sys.executable, "-m", "tnet_geo.operations.rescue"],
+        [sys.executable, "-m", "tnet_geo.operations.classifying.rescue"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

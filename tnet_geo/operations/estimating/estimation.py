@@ -22,14 +22,14 @@ from tnet_geo.inference import Classifier
 from tnet_geo.inference.budgets import NO_BUDGET, Budget
 from tnet_geo.inference.expectations import Contradiction
 from tnet_geo.inference.runtimes import Precision, Runtime
-from tnet_geo.operations.classification import manifest_of
-from tnet_geo.operations.classification_tasks import Job
+from tnet_geo.operations.classifying.classification import manifest_of
+from tnet_geo.operations.classifying.tasks import Job
 from tnet_geo.operations.cluster import cluster
-from tnet_geo.operations.correction import Probed, corrected
 from tnet_geo.operations.devices import devices_here, devices_there
-from tnet_geo.operations.forecast import Cost, in_time, macs_of
-from tnet_geo.operations.probe import Walked, load, walk_some
-from tnet_geo.operations.survey import Survey, survey
+from tnet_geo.operations.estimating.correction import Probed, corrected
+from tnet_geo.operations.estimating.probe import Walked, load, walk_some
+from tnet_geo.operations.forecasting.forecast import Cost, in_time, macs_of
+from tnet_geo.operations.forecasting.survey import Survey, survey
 from tnet_geo.pyramid import open_scenes
 from tnet_geo.units import bytes_text, seconds_text
 

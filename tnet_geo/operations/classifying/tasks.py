@@ -16,8 +16,8 @@ from tnet_geo.inference.budgets import NO_BUDGET, Budget, walk_with
 from tnet_geo.inference.expectations import Contradiction
 from tnet_geo.inference.runtimes import Precision, Runtime
 from tnet_geo.model.bundle import read_bundle
-from tnet_geo.operations.forecast import Cost, MeteredArchive, cost_of
-from tnet_geo.operations.partitions import Partition
+from tnet_geo.operations.classifying.partitions import Partition
+from tnet_geo.operations.forecasting.forecast import Cost, MeteredArchive, cost_of
 from tnet_geo.operations.patience import PAUSES, is_servers, patiently, why_lost
 from tnet_geo.pyramid import CogArchive, SceneArchive, open_scenes
 from tnet_geo.pyramid.tiles import ReadCount, TileReader

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from tnet_geo.errors import TnetGeoError
 from tnet_geo.imagery import Site
-from tnet_geo.operations.classification_tasks import Job, loaded
-from tnet_geo.operations.forecast import NOTHING_READ, Cost, MeteredArchive, cost_of
+from tnet_geo.operations.classifying.tasks import Job, loaded
+from tnet_geo.operations.forecasting.forecast import NOTHING_READ, Cost, MeteredArchive, cost_of
 from tnet_geo.pyramid import ReadCount
 
 __all__ = ["Walked", "load", "walk_some"]

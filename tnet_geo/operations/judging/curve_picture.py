@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from tnet_geo.operations.contest import Contestant
-from tnet_geo.operations.curve import CurvePoint, Family
+from tnet_geo.operations.judging.contest import Contestant
+from tnet_geo.operations.judging.curve import CurvePoint, Family
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,11 +14,11 @@ from typing import Any
 from distributed import Client, KilledWorker
 
 from tnet_geo.errors import ClusterLost, Stopped
-from tnet_geo.operations.classification_tasks import Job, classify_partition
+from tnet_geo.operations.classifying.partitions import Partition
+from tnet_geo.operations.classifying.rescue import rescue_partition
+from tnet_geo.operations.classifying.tasks import Job, classify_partition
 from tnet_geo.operations.cluster import Task, outcome, run_graph, threads_of
-from tnet_geo.operations.forecast import Cost
-from tnet_geo.operations.partitions import Partition
-from tnet_geo.operations.rescue import rescue_partition
+from tnet_geo.operations.forecasting.forecast import Cost
 from tnet_geo.operations.stopping import Stop
 
 __all__ = ["Course"]

@@ -13,7 +13,7 @@ from tnet_geo.inference import Budget, Classifier
 from tnet_geo.inference.budgets import NO_BUDGET
 from tnet_geo.inference.expectations import Contradiction
 from tnet_geo.model import Bundle, WalkSettings
-from tnet_geo.operations.contest import Contest, Contestant, contest
+from tnet_geo.operations.judging.contest import Contest, Contestant, contest
 from tnet_geo.pyramid import SceneArchive
 from tnet_geo.trail import EndedBy
 from tnet_geo.units import bytes_text, seconds_text

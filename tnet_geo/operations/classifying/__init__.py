@@ -1,0 +1,1 @@
+"""Sites of an archive answered: partitions, what workers do with them, and what becomes of what breaks."""

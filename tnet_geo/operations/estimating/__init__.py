@@ -1,0 +1,1 @@
+"""What `classify` is going to take, beside what walks over some sites did take."""

@@ -1,0 +1,1 @@
+"""What walks are going to take, by arithmetic over some sites: tiles, requests, bytes."""

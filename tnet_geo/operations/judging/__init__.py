@@ -1,0 +1,1 @@
+"""Ways to look beside each other: how often they are right, and what that costs."""
