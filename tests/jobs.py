@@ -31,6 +31,7 @@ from tnet_geo.pyramid.build import build_scene
 PROJECT = Path(__file__).resolve().parents[1]
 SCRIPT = """
 import json
+import signal
 from tnet_geo.cli.endings import call
 from tnet_geo.operations import classify
 
@@ -40,6 +41,7 @@ def job(given: str) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
     call(job)
 """
 SETTINGS = ArchiveSettings(half_px=16, shard_chunks=4)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -148,6 +149,29 @@ def test_a_signal_unwinds_the_command(number: signal.Signals, code: int) -> None
     assert process.returncode == code
     assert out == "unwound\n"
     assert err.count("\n") == 1
+
+
+def is_caught(pid: int, number: signal.Signals) -> bool:
+    """Whether a process has a handler for a signal."""
+    mask = Path(f"/proc/{pid}/status").read_text().split("SigCgt:")[1].split()[0]
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+def test_a_second_sigterm_while_the_process_ends_changes_nothing() -> None:
+    libc = "import ctypes\nlibc = ctypes.CDLL(None)\n"
+    held = libc + "libc.__cxa_atexit(libc.getchar, None, None)\n"  # called when Python has ended
+    with subprocess.Popen(
+        [sys.executable, "-c", held + WAITING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waiting\n"
+        process.send_signal(signal.SIGTERM)
+        while is_caught(process.pid, signal.SIGTERM):
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        process.communicate("\n", timeout=60)
+    assert process.returncode == 143
 
 
 def test_a_reader_that_had_enough_is_no_defect() -> None:

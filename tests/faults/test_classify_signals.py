@@ -64,10 +64,12 @@ def test_sigterm_publishes_what_is_in_hand_and_the_same_command_goes_on(
 def test_a_second_sigterm_ends_the_job_at_once(
     undisturbed: Undisturbed, tmp_path: Path, send: Callable[[Running, int], None]
 ) -> None:
-    out = tmp_path / "out"
+    out, reached = tmp_path / "out", tmp_path / "reached"
     # From the middle of the sites on every look takes as long as anybody would wait.
-    running = undisturbed.work.start(out, haunted(tmp_path / "haunted", "s01", "time.sleep(600)"), **LARGE)
+    wait = f"open({str(reached)!r}, 'w').close(); time.sleep(600)"
+    running = undisturbed.work.start(out, haunted(tmp_path / "haunted", "s01", wait), **LARGE)
     running.until_parts(3)
+    running.until(reached.exists)
     send(running, signal.SIGTERM)
     running.until(lambda: len(running.workers()) == 2, 10)  # the first one lets them go on
     with pytest.raises(subprocess.TimeoutExpired):

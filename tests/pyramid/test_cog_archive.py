@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from rasterio.shutil import copy
 from tests.object_store import BUCKET, object_server
 from tests.range_server import range_server
 from tests.rasters import random_pixels, write_raster
-from tnet_geo.errors import InvalidArchive, SceneMissing
+from tnet_geo.errors import InvalidArchive, SceneMissing, SourceUnreadable
 from tnet_geo.grid import Tile, Window
 from tnet_geo.imagery import Site
 from tnet_geo.pyramid import Archive, CogArchive, cog_manifest, create_archive, open_cogs, open_scenes
@@ -166,6 +167,29 @@ def test_readers_and_handles_that_stay_open_are_bounded(folder: Path, tmp_path: 
     assert len(HANDLES._idle) <= MOST_IDLE
     last = list(archive.scene_ids())[-1]
     assert archive.reader(last, 16) is archive.reader(last)
+
+
+def test_a_far_cog_is_opened_once_however_many_ask_at_the_same_time(folder: Path) -> None:
+    with range_server(folder, latency_s=0.05) as server:
+        alone, archive = (open_cogs(f"{server.url}/south/pier.TIFF") for _ in range(2))
+        (pier,) = archive.scene_ids()
+        alone.reader(pier, 16)
+        once = server.requests
+        server.reset()
+        with ThreadPoolExecutor(8) as threads:
+            readers = list(threads.map(lambda _: archive.reader(pier, 16), range(8)))
+        assert server.requests == once
+    assert all(reader is readers[0] for reader in readers)
+
+
+def test_one_that_could_not_be_opened_is_asked_for_again(folder: Path, tmp_path: Path) -> None:
+    archive = open_cogs(Path(shutil.copy(folder / NAMES[2], tmp_path / "late.tif")))
+    (scene_id,) = archive.scene_ids()
+    (tmp_path / "late.tif").rename(tmp_path / "elsewhere.tif")
+    with pytest.raises(SourceUnreadable):
+        archive.reader(scene_id, 16)
+    (tmp_path / "elsewhere.tif").rename(tmp_path / "late.tif")
+    assert archive.reader(scene_id, 16).read([Tile(0, 0, 0)]).pixels.any()
 
 
 def test_a_pickled_archive_is_the_same(folder: Path) -> None:

@@ -75,6 +75,8 @@ def end_process(app: typer.Typer, *, prog_name: str) -> NoReturn:
     """
     signal.signal(signal.SIGTERM, _terminated)
     code = run(app, sys.argv[1:], prog_name=prog_name)
+    # Python takes its handlers away before the very end: another one would then kill it with status -15.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     try:
         sys.stdout.flush()
     except BrokenPipeError:

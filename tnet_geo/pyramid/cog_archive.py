@@ -6,6 +6,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,7 +39,7 @@ class CogArchive:
         for scene_id, source in self.sources.items():
             self._by_name.setdefault(_file_name(source), []).append(scene_id)
         self._lock = threading.Lock()
-        self._readers: OrderedDict[tuple[str, int], CogReader] = OrderedDict()
+        self._readers: OrderedDict[tuple[str, int], Future[CogReader]] = OrderedDict()
         self._digests: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
@@ -79,16 +80,20 @@ class CogArchive:
         with self._lock:
             of_file = [key for key in self._readers if key[0] == scene_id]
             key = scene_id, half_px or (of_file[-1][1] if of_file else HALF_PX)
-            found = self._readers.get(key)
-            if found is not None:
-                self._readers.move_to_end(key)
-                return found
-        made = CogReader(source, key[1], scene_id)
-        with self._lock:
-            kept = self._readers.setdefault(key, made)
+            there = self._readers.get(key)
+            opened = self._readers.setdefault(key, Future())
+            self._readers.move_to_end(key)
             while len(self._readers) > OPEN_READERS:
                 self._readers.popitem(last=False)
-        return kept
+        if there is None:  # others that ask meanwhile wait for it
+            try:
+                opened.set_result(CogReader(source, key[1], scene_id))
+            except BaseException as error:
+                with self._lock:
+                    self._readers.pop(key, None)
+                opened.set_exception(error)
+                raise
+        return opened.result()
 
     def has(self, scene_id: str) -> bool:
         """Whether there is a COG of this id."""
