@@ -29,11 +29,12 @@ if __name__ == "__main__":
         account=options.account,
         walltime=options.walltime,
         job_script_prologue=[
-            "export OMP_NUM_THREADS=1 NO_ALBUMENTATIONS_UPDATE=1 MALLOC_ARENA_MAX=2",
+            "export OMP_NUM_THREADS=1 NO_ALBUMENTATIONS_UPDATE=1 MALLOC_ARENA_MAX=1",
             # Tasks are planned to fit; memory that is once taken stays resident.
             "export DASK_DISTRIBUTED__WORKER__MEMORY__TARGET=false",
             "export DASK_DISTRIBUTED__WORKER__MEMORY__SPILL=false",
             "export DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE=false",
+            "export DASK_DISTRIBUTED__WORKER__PROFILE__ENABLED=false",
         ],
     )
     cluster.scale(jobs=options.jobs)

@@ -30,7 +30,7 @@ from tnet_geo.inference.walks import Place, path_centre, places_of, position_in,
 from tnet_geo.pyramid import open_scenes
 from tnet_geo.pyramid.tiles import TileBatch, TileReader
 
-SCENES = {896: 16, 1792: 16, 3584: 4, 7168: 2, 14_336: 1, 28_672: 1}
+SCENES = {896: 16, 1792: 16, 3584: 4, 7168: 4, 14_336: 4, 28_672: 2}
 """How many different scenes there are of each side; where there are fewer than sites, they come again."""
 KEY_SIDE = 14_336
 DENSE_ROUNDS = 3

@@ -90,8 +90,11 @@ def cluster(
         with _connected(scheduler) as client:
             yield client
         return
+    # Allocators and pools of threads read their variables once, when a process begins.
+    early = dask.config.get("distributed.nanny.pre-spawn-environ") | WORKER_ENVIRONMENT
+    own = {"distributed.scheduler.allowed-failures": tries - 1, "distributed.nanny.pre-spawn-environ": early}
     with (
-        dask.config.set(SETTINGS | {"distributed.scheduler.allowed-failures": tries - 1}),
+        dask.config.set(SETTINGS | own),
         _local(workers or len(devices) or CPU_COUNT, memory_bytes) as local,
         Client(local, set_as_default=False) as client,
     ):
@@ -108,7 +111,7 @@ def _local(workers: int, memory_bytes: int | None) -> LocalCluster:
             processes=True,
             dashboard_address="127.0.0.1:0",
             silence_logs=logging.CRITICAL,
-            env=WORKER_ENVIRONMENT,
+            env=WORKER_ENVIRONMENT,  # whatever this process has
         )
     except (RuntimeError, OSError) as error:  # one was killed, or there is no room for it
         cause = " ".join(str(error).split()) or type(error).__name__
