@@ -47,9 +47,11 @@ def to_all(running: Running, number: int) -> None:
 def test_sigterm_publishes_what_is_in_hand_and_the_same_command_goes_on(
     undisturbed: Undisturbed, tmp_path: Path, send: Callable[[Running, int], None]
 ) -> None:
-    out = tmp_path / "out"
-    running = undisturbed.work.start(out, **LARGE)
-    running.until_parts(3)
+    out, reached = tmp_path / "out", tmp_path / "reached"
+    # From the middle of the sites on a partition takes seconds, so that one is in hand for certain.
+    slow = f"open({str(reached)!r}, 'w').close(); time.sleep(0.02)"
+    running = undisturbed.work.start(out, haunted(tmp_path / "haunted", "s01", slow), **LARGE)
+    running.until(reached.exists)
     before = len(published(out))
     send(running, signal.SIGTERM)
     assert running.ended() == 143, running.said()
